@@ -1,0 +1,1 @@
+"""Optimising a scene against a video: batches, objective, density control, checkpoints, progress."""

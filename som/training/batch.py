@@ -1,0 +1,161 @@
+"""What one optimisation step sees: views, their priors, and tracks that link them to other times.
+
+Every random choice is a function of (seed, step) alone, so a resumed run draws what the uninterrupted one would have.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from depth.geometry import in_image, sample_depth
+from som.data.dataset import VideoDataset
+
+
+@dataclass
+class TrackBatch:
+    """P tracks per view, seen in the view and followed to N other times."""
+
+    source_xy: Float[Tensor, "b p 2"]
+    """Image coordinates in the rendered view."""
+    target_xy: Float[Tensor, "b n p 2"]
+    """Image coordinates at the target times."""
+    target_depth: Float[Tensor, "b n p"]
+    """Depth prior at the target coordinates; 0 = unknown."""
+    weight: Float[Tensor, "b n p"]
+    """Confidence of source and target, 0 where the point is not seen at the target time."""
+
+
+@dataclass
+class Batch:
+    """B views. Cameras and depths are in scene coordinates; images in [0, 1]."""
+
+    times: Int[Tensor, "b"]
+    w2cs: Float[Tensor, "b 4 4"]
+    Ks: Float[Tensor, "b 3 3"]
+    images: Float[Tensor, "b h w 3"]
+    valid: Bool[Tensor, "b h w"]
+    foreground: Bool[Tensor, "b h w"] | None
+    depths: Float[Tensor, "b h w"] | None
+    depth_confidence: Float[Tensor, "b h w"] | None
+    target_times: Int[Tensor, "b n"] | None
+    target_w2cs: Float[Tensor, "b n 4 4"] | None
+    target_Ks: Float[Tensor, "b n 3 3"] | None
+    tracks: TrackBatch | None
+
+
+def step_generator(seed: int, step: int, stream: int) -> torch.Generator:
+    """A CPU generator that depends on nothing but its arguments (``stream`` separates uses within a step)."""
+    return torch.Generator().manual_seed((seed * 1_000_003 + step) * 16 + stream)
+
+
+class BatchSampler:
+    """Draws batches from a data set in scene coordinates, kept on the device in compact form.
+
+    Args:
+        dataset: in scene coordinates (``Normalization.dataset_to_scene``).
+        batch_size: views a batch; views are visited in a fresh random order every epoch.
+        track_targets: N, reduced to the number of other training times where there are fewer; 0 turns tracks off.
+        tracks_per_view: P.
+    """
+
+    def __init__(
+        self,
+        dataset: VideoDataset,
+        batch_size: int,
+        track_targets: int,
+        tracks_per_view: int,
+        seed: int,
+        device: torch.device,
+    ):
+        views = dataset.train
+        self.seed, self.batch_size, self.device = seed, batch_size, device
+        self.num_views, self.tracks_per_view = len(views), tracks_per_view
+        self.images, self.valid = views.images.to(device), views.valid.to(device)
+        self.times, self.w2cs, self.Ks = views.times.to(device), views.w2cs.to(device), views.Ks.to(device)
+        self.foreground = None if views.foreground is None else views.foreground.to(device)
+        self.depths = None if views.depths is None else views.depths.to(device)
+        self.depth_confidence = None if views.depth_confidence is None else views.depth_confidence.to(device)
+        self.track_targets = min(track_targets, len(views) - 1)
+        self._prepare_tracks(dataset)
+
+    def _prepare_tracks(self, dataset: VideoDataset) -> None:
+        """Per-view lists of usable tracks, and the depth prior under every track point."""
+        tracks, views = dataset.tracks, dataset.train
+        self.visible_tracks: list[Tensor] = []
+        if tracks is None or len(tracks.query_times) == 0 or self.track_targets < 1:
+            self.track_targets = 0
+            return
+        xy = tracks.xy[:, views.times]  # (Q, n, 2): training views only
+        confidence = tracks.confidence[:, views.times] * tracks.visible[:, views.times]
+        confidence = confidence * in_image(xy, views.height, views.width)
+        if views.depths is None:
+            depth = torch.zeros(confidence.shape)
+        else:
+            depth = sample_depth(views.depths, xy.transpose(0, 1)).T
+        usable = confidence > 0.05
+        self.visible_tracks = [torch.nonzero(usable[:, i])[:, 0] for i in range(len(views))]
+        self.track_xy, self.track_depth, self.track_confidence = (
+            value.to(self.device) for value in (xy, depth, confidence * usable)
+        )
+
+    def view_indices(self, step: int) -> list[int]:
+        """The views of a step: consecutive pieces of one random permutation per epoch."""
+        indices = []
+        for position in range(step * self.batch_size, (step + 1) * self.batch_size):
+            epoch, place = divmod(position, self.num_views)
+            order = torch.randperm(self.num_views, generator=step_generator(self.seed, epoch, 1))
+            indices.append(int(order[place]))
+        return indices
+
+    def sample(self, step: int) -> Batch:
+        """The batch of an optimisation step (0-based)."""
+        indices = self.view_indices(step)
+        index = torch.tensor(indices, device=self.device)
+        batch = Batch(
+            times=self.times[index],
+            w2cs=self.w2cs[index],
+            Ks=self.Ks[index],
+            images=self.images[index].float() / 255.0,
+            valid=self.valid[index],
+            foreground=None if self.foreground is None else self.foreground[index],
+            depths=None if self.depths is None else self.depths[index],
+            depth_confidence=None if self.depth_confidence is None else self.depth_confidence[index],
+            target_times=None,
+            target_w2cs=None,
+            target_Ks=None,
+            tracks=None,
+        )
+        if self.track_targets:
+            self._add_tracks(batch, indices, step_generator(self.seed, step, 2))
+        return batch
+
+    def _add_tracks(self, batch: Batch, indices: list[int], generator: torch.Generator) -> None:
+        B, P = len(indices), self.tracks_per_view
+        targets = torch.stack([self._draw_targets(i, generator) for i in indices]).to(self.device)  # (B, N) views
+        chosen, usable = torch.zeros(B, P, dtype=torch.long), torch.zeros(B, 1)
+        for b, i in enumerate(indices):
+            candidates = self.visible_tracks[i]
+            if len(candidates):
+                chosen[b] = candidates[torch.randint(len(candidates), (P,), generator=generator)]
+                usable[b] = 1.0
+        chosen, usable = chosen.to(self.device), usable.to(self.device)
+        view = torch.tensor(indices, device=self.device)[:, None]
+        query, target = chosen[:, None, :], targets[:, :, None]  # broadcast to (B, N, P)
+        batch.target_times = self.times[targets]
+        batch.target_w2cs, batch.target_Ks = self.w2cs[targets], self.Ks[targets]
+        source_confidence = self.track_confidence[chosen, view] * usable
+        batch.tracks = TrackBatch(
+            source_xy=self.track_xy[chosen, view],
+            target_xy=self.track_xy[query, target],
+            target_depth=self.track_depth[query, target],
+            weight=self.track_confidence[query, target] * source_confidence[:, None],
+        )
+
+    def _draw_targets(self, view: int, generator: torch.Generator) -> Tensor:
+        """N different views other than ``view``."""
+        order = torch.randperm(self.num_views - 1, generator=generator)[: self.track_targets]
+        return order + (order >= view)

@@ -1,0 +1,125 @@
+"""Settings of the optimisation. Everything that is a *when* is a fraction of the run, so it holds for any length."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class LossWeights:
+    """Weight of every term of the objective; a term with weight 0 is not computed."""
+
+    rgb: float = 1.0
+    """Photometric loss, 0.8 L1 + 0.2 (1 - SSIM) on valid pixels."""
+    alpha: float = 1.0
+    """Squared deviation of the accumulated opacity from 1 (from the foreground mask in a scene without background)."""
+    mask: float = 1.0
+    """Trimmed L1 between the rendered foreground and the foreground mask."""
+    depth: float = 0.5
+    """Trimmed L1 of disparity against the depth prior."""
+    depth_gradient: float = 1.0
+    """Trimmed L1 of the forward differences of disparity."""
+    track_2d: float = 2.0
+    """Reprojection error of rendered tracks at other times, in units of the longer image side."""
+    track_depth: float = 0.1
+    """Disparity of rendered tracks at other times against the depth prior there."""
+    smooth_bases: float = 0.1
+    """Acceleration of the motion bases (rotations and twice the translations)."""
+    smooth_tracks: float = 2.0
+    """Acceleration of the foreground Gaussians around the rendered times."""
+    smooth_along_ray: float = 1.0
+    """Acceleration of the foreground Gaussians along the viewing ray, the direction that one view cannot see."""
+    scale_variance: float = 0.01
+    """Variance of the three log-scales of each Gaussian: discourages needles."""
+    rigidity: float = 0.0
+    """Change of the distances between neighbouring foreground Gaussians from one time to another."""
+
+
+@dataclass
+class LearningRates:
+    """Initial Adam learning rates, in scene units (the scene is normalised to about unit size)."""
+
+    means: float = 1.6e-4
+    """Centres."""
+    quats: float = 1e-3
+    """Orientations."""
+    scales: float = 5e-3
+    """Logarithms of the standard deviations."""
+    opacities: float = 1e-2
+    """Opacity logits of the foreground."""
+    background_opacities: float = 5e-2
+    """Opacity logits of the background."""
+    colors: float = 1e-2
+    """Colour logits."""
+    motion_coefs: float = 1e-2
+    """Logits of the motion weights."""
+    rots: float = 1.6e-4
+    """6D rotations of the motion bases."""
+    transls: float = 1.6e-4
+    """Translations of the motion bases."""
+    final_factor: float = 0.1
+    """All rates decay exponentially to this part of their initial value at the end of the run."""
+
+
+@dataclass
+class DensityConfig:
+    """Adaptive density control: Gaussians where the image gradient stays high multiply, useless ones are removed."""
+
+    enabled: bool = True
+    """Whether Gaussians are added and removed at all."""
+    start: float = 0.1
+    """Fraction of the run after which it starts."""
+    stop: float = 0.7
+    """Fraction of the run after which the set of Gaussians stays fixed."""
+    every: int = 100
+    """Steps between two rounds."""
+    gradient_threshold: float = 2e-4
+    """Mean norm of the gradient of the 2D centre (in normalised image units) above which a Gaussian is densified."""
+    max_scale: float = 0.01
+    """Scene units. Above it a Gaussian with high gradient is split, below it duplicated."""
+    split_radius: float = 0.05
+    """Part of the longer image side. A Gaussian with high gradient and a larger radius on screen is split."""
+    cull_opacity: float = 0.05
+    """Gaussians less opaque than this are removed."""
+    cull_scale: float = 0.5
+    """Scene units. Larger foreground Gaussians are removed (background: times the extent of the background)."""
+    cull_radius: float = 0.5
+    """Part of the longer image side. Gaussians with a larger radius on screen are removed."""
+    reset_at: tuple[float, ...] = ()
+    """Fractions of the run at which all opacities are clamped down to ``reset_opacity``; culling pauses after each."""
+    reset_opacity: float = 0.08
+    """Opacity after a reset (never raised)."""
+    cull_pause: float = 0.08
+    """Fraction of the run after a reset during which nothing is culled by opacity."""
+    max_foreground: int = 100_000
+    """Largest number of foreground Gaussians; the ones with the highest gradient are densified first."""
+    max_background: int = 300_000
+    """Largest number of background Gaussians."""
+
+
+@dataclass
+class TrainingConfig:
+    """The optimisation loop."""
+
+    steps: int | None = None
+    """Optimisation steps; by default 500 for every 8 frames (rounded up)."""
+    batch_size: int = 4
+    """Views rendered and optimised together in one step."""
+    track_targets: int = 4
+    """Other times at which the tracks of a view are rendered and compared."""
+    tracks_per_view: int = 4096
+    """Tracks sampled per view and step."""
+    rasterize_mode: str = "classic"
+    """``classic`` or ``antialiased``; rendering uses the same mode."""
+    log_every: int = 20
+    """Steps between two reports of losses (averages over the interval)."""
+    checkpoint_every: int = 500
+    """Steps between two checkpoints; one is also written at the end and on interruption."""
+    validations: int = 4
+    """How often the held-out views are rendered and scored during the run (0: never)."""
+    losses: LossWeights = field(default_factory=LossWeights)
+    """Weights of the objective's terms."""
+    learning_rates: LearningRates = field(default_factory=LearningRates)
+    """Learning rates."""
+    density: DensityConfig = field(default_factory=DensityConfig)
+    """Adaptive density control."""

@@ -1,0 +1,251 @@
+"""The objective: named terms, each a loss on what one batched render gave, and their weighted sum."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from depth.geometry import invert_se3, project_from_world, sample_image
+from som import losses
+from som.scene import DynamicScene, SceneRender
+from som.training.batch import Batch
+from som.training.config import LossWeights
+
+BACKGROUND_COLOR = 1.0
+"""What shows through where a scene without background has a hole (white)."""
+
+
+@dataclass
+class StepContext:
+    """Everything the terms of one step may look at."""
+
+    scene: DynamicScene
+    batch: Batch
+    render: SceneRender
+    num_times: int
+    has_background: bool
+    around: Float[Tensor, "b 3 g 3"] | None
+    """Foreground positions just before, at and after each rendered time (None with fewer than three times)."""
+    poses: tuple[Float[Tensor, "b m g 3 3"], Float[Tensor, "b m g 3"]] | None
+    """Foreground rotations and positions at each rendered time and its track times."""
+    tracked: Float[Tensor, "b n p 3"] | None
+    """Where the surface seen at each track's source pixel is, at every target time."""
+    track_weight: Float[Tensor, "b n p"] | None
+
+
+def rgb(context: StepContext) -> Tensor:
+    """Photometric loss; without a background, what does not move is expected to show the backdrop."""
+    batch = context.batch
+    target = batch.images
+    if not context.has_background and batch.foreground is not None:
+        target = torch.where(batch.foreground[..., None], target, torch.full_like(target, BACKGROUND_COLOR))
+    return losses.photometric(context.render.rgb, target, batch.valid)
+
+
+def alpha(context: StepContext) -> Tensor:
+    """The scene is opaque wherever there is something to see."""
+    batch = context.batch
+    target = None if context.has_background or batch.foreground is None else batch.foreground.float()
+    return losses.coverage(context.render.alpha, target, batch.valid)
+
+
+def mask(context: StepContext) -> Tensor:
+    """The foreground covers the foreground mask and nothing else."""
+    if context.batch.foreground is None or context.scene.foreground is None:
+        return context.render.alpha.new_zeros(())
+    return losses.foreground_mask(context.render.foreground, context.batch.foreground.float(), context.batch.valid)
+
+
+def _depth_weights(batch: Batch) -> Tensor:
+    weights = batch.valid.float()
+    return weights if batch.depth_confidence is None else weights * batch.depth_confidence
+
+
+def depth(context: StepContext) -> Tensor:
+    """Rendered disparity agrees with the prior's."""
+    if context.batch.depths is None:
+        return context.render.depth.new_zeros(())
+    return losses.disparity_l1(context.render.depth, context.batch.depths, _depth_weights(context.batch))
+
+
+def depth_gradient(context: StepContext) -> Tensor:
+    """Disparity has the prior's slopes and edges."""
+    if context.batch.depths is None:
+        return context.render.depth.new_zeros(())
+    return losses.disparity_gradient(context.render.depth, context.batch.depths, _depth_weights(context.batch))
+
+
+def _track_gains(context: StepContext) -> Tensor:
+    batch = context.batch
+    gains = losses.interval_gains(batch.times[:, None], batch.target_times, context.num_times)
+    return gains[..., None].expand(context.track_weight.shape)
+
+
+def track_2d(context: StepContext) -> Tensor:
+    """Surface points are carried to where their tracks go."""
+    if context.tracked is None:
+        return context.render.rgb.new_zeros(())
+    batch = context.batch
+    xy, z = project_from_world(context.tracked, batch.target_Ks, batch.target_w2cs)
+    weight = context.track_weight * (z.detach() > 0)
+    size = context.render.rgb.shape[1:3]
+    return losses.track_2d(xy, batch.tracks.target_xy, weight, size, _track_gains(context))
+
+
+def track_depth(context: StepContext) -> Tensor:
+    """Carried points lie at the depth that the prior gives at the track's other end."""
+    if context.tracked is None:
+        return context.render.rgb.new_zeros(())
+    batch = context.batch
+    z = project_from_world(context.tracked, batch.target_Ks, batch.target_w2cs)[1]
+    return losses.track_depth(z, batch.tracks.target_depth, context.track_weight, _track_gains(context))
+
+
+def smooth_bases(context: StepContext) -> Tensor:
+    """Motion bases do not jerk."""
+    bases = context.scene.motion_bases
+    if bases is None:
+        return context.render.rgb.new_zeros(())
+    return losses.base_smoothness(bases.params["rots"], bases.params["transls"])
+
+
+def smooth_tracks(context: StepContext) -> Tensor:
+    """Gaussians do not jerk."""
+    if context.around is None:
+        return context.render.rgb.new_zeros(())
+    return losses.track_smoothness(context.around.transpose(1, 2))
+
+
+def smooth_along_ray(context: StepContext) -> Tensor:
+    """Gaussians do not jerk towards or away from the camera, where one view cannot tell."""
+    if context.around is None:
+        return context.render.rgb.new_zeros(())
+    centers = invert_se3(context.batch.w2cs)[:, :3, 3]
+    return losses.ray_acceleration(context.around.transpose(1, 2), centers[:, None])
+
+
+def scale_variance(context: StepContext) -> Tensor:
+    """Gaussians do not become needles."""
+    parts = [p for p in (context.scene.foreground, context.scene.background) if p is not None]
+    return losses.scale_variance(torch.cat([part.params["scales"] for part in parts]))
+
+
+def rigidity(context: StepContext) -> Tensor:
+    """Neighbours keep their place in each other's moving frame, from the rendered to another time of the batch."""
+    if context.poses is None or context.poses[0].shape[1] < 2:
+        return context.render.rgb.new_zeros(())
+    R, x = context.poses
+    sample = torch.randint(R.shape[2], (min(R.shape[2], 2048),), device=R.device)
+    neighbors, weights = losses.nearest_neighbors(context.scene.foreground.means.detach()[sample], 8)
+    terms = [
+        losses.as_rigid_as_possible(
+            x[b, 0, sample], R[b, 0, sample], x[b, 1, sample], R[b, 1, sample], neighbors, weights
+        )
+        for b in range(len(x))
+    ]
+    return torch.stack(terms).mean()
+
+
+TERMS: dict[str, Callable[[StepContext], Tensor]] = {
+    "rgb": rgb,
+    "alpha": alpha,
+    "mask": mask,
+    "depth": depth,
+    "depth_gradient": depth_gradient,
+    "track_2d": track_2d,
+    "track_depth": track_depth,
+    "smooth_bases": smooth_bases,
+    "smooth_tracks": smooth_tracks,
+    "smooth_along_ray": smooth_along_ray,
+    "scale_variance": scale_variance,
+    "rigidity": rigidity,
+}
+
+
+class Objective:
+    """Renders a batch once and sums the weighted terms; terms of weight 0 are never computed.
+
+    Args:
+        weights: one per name in ``TERMS``.
+        num_times: T of the data set.
+        has_background: whether everything outside the foreground is static scene (else it is nothing).
+    """
+
+    def __init__(self, weights: LossWeights, num_times: int, has_background: bool, rasterize_mode: str = "classic"):
+        self.weights = {f.name: float(getattr(weights, f.name)) for f in fields(weights)}
+        self.active = [name for name, weight in self.weights.items() if weight != 0]
+        self.num_times, self.has_background, self.rasterize_mode = num_times, has_background, rasterize_mode
+
+    def __call__(self, scene: DynamicScene, batch: Batch) -> tuple[dict[str, Tensor], SceneRender]:
+        """Unweighted values of the active terms with ``loss`` (their weighted sum) and ``psnr``; and the render."""
+        context = self._render(scene, batch)
+        values = {name: TERMS[name](context) for name in self.active}
+        values["loss"] = torch.stack([self.weights[name] * value for name, value in values.items()]).sum()
+        with torch.no_grad():
+            error = losses.weighted_mean(((context.render.rgb - batch.images) ** 2).mean(-1), batch.valid)
+            values["psnr"] = -10 * torch.log10(error.clamp(min=1e-10))
+        return values, context.render
+
+    def _uses(self, *names: str) -> bool:
+        return any(name in self.active for name in names)
+
+    def _render(self, scene: DynamicScene, batch: Batch) -> StepContext:
+        height, width = batch.images.shape[1:3]
+        wants_tracks = batch.tracks is not None and self._uses("track_2d", "track_depth")
+        track_times = batch.target_times if wants_tracks and scene.foreground is not None else None
+        poses, around = self._foreground_poses(scene, batch, track_times)
+        if poses is None or track_times is not None:
+            render_poses = poses
+        else:
+            render_poses = (poses[0][:, 0], poses[1][:, 0])
+        render = scene.render(
+            batch.w2cs,
+            batch.Ks,
+            batch.times,
+            width,
+            height,
+            background_color=BACKGROUND_COLOR,
+            track_times=track_times,
+            poses=render_poses,
+            rasterize_mode=self.rasterize_mode,
+        )
+        if render.info["means2d"].requires_grad:
+            render.info["means2d"].retain_grad()  # density control looks at it after the backward pass
+        tracked, weight = self._tracked_points(render, batch) if track_times is not None else (None, None)
+        return StepContext(scene, batch, render, self.num_times, self.has_background, around, poses, tracked, weight)
+
+    def _foreground_poses(self, scene: DynamicScene, batch: Batch, track_times: Tensor | None):
+        """All foreground poses that the step needs, computed in one go."""
+        if scene.foreground is None:
+            return None, None
+        columns = [batch.times[:, None]]
+        if track_times is not None:
+            columns.append(track_times)
+        smooth = self.num_times >= 3 and self._uses("smooth_tracks", "smooth_along_ray")
+        if smooth:
+            middle = batch.times.clamp(1, self.num_times - 2)[:, None]
+            columns.append(torch.cat([middle - 1, middle, middle + 1], 1))
+        times = torch.cat(columns, 1)
+        R, x = scene.foreground_poses(times.flatten())
+        R, x = R.unflatten(0, times.shape), x.unflatten(0, times.shape)
+        count = times.shape[1] - (3 if smooth else 0)
+        return (R[:, :count], x[:, :count]), (x[:, count:] if smooth else None)
+
+    @staticmethod
+    def _tracked_points(render: SceneRender, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Rendered track positions under the tracks' source pixels; a point counts where the pixel is covered."""
+        B, N, H, W, _ = render.tracks.shape
+        xy = batch.tracks.source_xy
+        stacked = render.tracks.permute(0, 2, 3, 1, 4).reshape(B, H, W, N * 3)
+        points = sample_image(stacked, xy).unflatten(-1, (N, 3)).transpose(1, 2)  # (B, N, P, 3)
+        covered = sample_image(render.alpha.detach()[..., None], xy)[..., 0] > 0.5
+        weight = batch.tracks.weight * covered[:, None]
+        if batch.foreground is not None:
+            # between a moving and a static pixel the interpolated position is neither's
+            inside = sample_image(batch.foreground.float()[..., None], xy)[..., 0] > 0.99
+            weight = weight * inside[:, None]
+        return points, weight

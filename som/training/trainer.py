@@ -1,0 +1,229 @@
+"""The optimisation loop of one scene against one video, interruptible and resumable at any step."""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from som.data.dataset import VideoDataset
+from som.scene import DynamicScene
+from som.scene.checkpoint import Checkpoint, atomic_link, load_checkpoint, save_checkpoint
+from som.training.batch import BatchSampler
+from som.training.config import TrainingConfig
+from som.training.density import DensityController
+from som.training.logging import MeanValues, ProgressLine, RunLog
+from som.training.objective import Objective
+from som.training.optimizers import apply_schedule, load_optimizers_state, make_optimizers, optimizers_state
+from som.training.validation import quick_scores
+
+
+class NonFiniteLossError(RuntimeError):
+    """A term of the objective became NaN or infinite; the last checkpoint is from before that."""
+
+
+class Interrupted(Exception):
+    """The run was asked to stop by a signal; everything up to ``step`` is in last.ckpt."""
+
+    def __init__(self, step: int, signal_number: int):
+        super().__init__(f"stopped after step {step}")
+        self.step, self.signal_number = step, signal_number
+
+
+def default_steps(num_views: int) -> int:
+    """500 steps for every 8 training views, rounded up (Shape of Motion's schedule)."""
+    return 500 * math.ceil(num_views / 8)
+
+
+def checkpoint_path(work_dir: Path, step: int | None = None) -> Path:
+    """checkpoints/step_004000.ckpt, or checkpoints/last.ckpt without a step."""
+    name = "last.ckpt" if step is None else f"step_{step:06d}.ckpt"
+    return work_dir / "checkpoints" / name
+
+
+@contextmanager
+def stop_signals() -> Iterator[list[int]]:
+    """Collects SIGINT and SIGTERM instead of dying from them, so that a step can be finished and saved.
+
+    A second signal acts at once. Outside the main thread signals cannot be caught and nothing is changed.
+    """
+    received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+    previous = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+
+    def handle(number: int, _frame) -> None:
+        received.append(number)
+        signal.signal(number, previous[number])
+
+    for number in previous:
+        signal.signal(number, handle)
+    try:
+        yield received
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+class Trainer:
+    """Optimises ``scene`` against ``dataset.train``.
+
+    Args:
+        scene: changed in place; its normalisation says how the data set's world maps to scene coordinates.
+        dataset: in world units.
+        work_dir: gets checkpoints/, logs/ and metrics.jsonl.
+        seed: of every random choice; together with the step it determines the run.
+        run_config: stored in every checkpoint.
+    """
+
+    def __init__(
+        self,
+        scene: DynamicScene,
+        dataset: VideoDataset,
+        config: TrainingConfig,
+        work_dir: Path,
+        *,
+        device: torch.device,
+        seed: int = 0,
+        run_config: dict | None = None,
+    ):
+        self.config, self.work_dir, self.device, self.seed = config, Path(work_dir), device, seed
+        self.run_config = run_config or {}
+        self.scene = scene.to(device)
+        self.dataset = scene.normalization.dataset_to_scene(dataset)
+        self.height, self.width = dataset.train.height, dataset.train.width
+        self.total_steps = config.steps if config.steps is not None else default_steps(len(dataset.train))
+        self.optimizers = make_optimizers(self.scene, config.learning_rates)
+        self.density = DensityController(self.scene, self.optimizers, config.density, self.total_steps)
+        self.sampler = BatchSampler(
+            self.dataset, config.batch_size, config.track_targets, config.tracks_per_view, seed, device
+        )
+        self.objective = Objective(config.losses, dataset.num_times, dataset.has_background, config.rasterize_mode)
+        self.step = 0
+        self._nonfinite = torch.zeros((), dtype=torch.bool, device=device)
+
+    @classmethod
+    def resume(cls, path: Path, dataset: VideoDataset, config: TrainingConfig, work_dir: Path, **kwargs) -> Trainer:
+        """The trainer exactly as it was when the checkpoint was written.
+
+        Raises:
+            CheckpointError: the file is no checkpoint or lacks the trainer's state.
+        """
+        checkpoint = load_checkpoint(path)
+        trainer = cls(checkpoint.scene, dataset, config, work_dir, **kwargs)
+        trainer.step = checkpoint.step
+        load_optimizers_state(trainer.optimizers, checkpoint.training["optimizers"])
+        trainer.density.load_state(checkpoint.training["density"])
+        return trainer
+
+    def train(self) -> None:
+        """Runs from the current step to the end, writing checkpoints.
+
+        Raises:
+            NonFiniteLossError: a term became NaN or infinite.
+            Interrupted: SIGINT or SIGTERM arrived; the state was saved first.
+        """
+        log = RunLog(self.work_dir, self.step)
+        means = MeanValues()
+        validation_steps = self._validation_steps()
+        try:
+            with stop_signals() as signals, ProgressLine(self.step, self.total_steps) as progress:
+                while self.step < self.total_steps:
+                    means.add(self.train_step())
+                    last = self.step == self.total_steps
+                    if self.step % self.config.log_every == 0 or last:
+                        self._report(means.pop(), log, progress)
+                    if self.step in validation_steps:
+                        self._validate(log, progress)
+                    if self.step % self.config.checkpoint_every == 0 or last:
+                        self.save(numbered=True)
+                    if signals:
+                        self.save(numbered=False)
+                        raise Interrupted(self.step, signals[0])
+        finally:
+            log.close()
+
+    def train_step(self) -> dict[str, torch.Tensor]:
+        """One optimisation step; returns the value of every term, the total and the batch's PSNR (on the device)."""
+        # everything random below is a function of (seed, step): resuming repeats nothing and skips nothing
+        torch.manual_seed(self.seed * 1_000_003 + self.step)
+        apply_schedule(self.optimizers, self.config.learning_rates, self.step / self.total_steps)
+        batch = self.sampler.sample(self.step)
+        values, render = self.objective(self.scene, batch)
+        loss = values["loss"]
+        if self.device.type == "cpu":
+            self._raise_if_nonfinite(values)
+        else:  # asking every step would wait for the GPU every step
+            self._nonfinite |= ~torch.isfinite(loss)
+        loss.backward()
+        self.density.observe(render.info, self.width, self.height)
+        for group in self.optimizers.values():
+            for optimizer in group.values():
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        self.density.step(self.step)
+        return {name: value.detach() for name, value in values.items()}
+
+    def _raise_if_nonfinite(self, values: dict[str, torch.Tensor]) -> None:
+        bad = [name for name, value in values.items() if name not in ("loss", "psnr") and not bool(value.isfinite())]
+        if bad or not bool(values["loss"].isfinite()):
+            raise NonFiniteLossError(
+                f"step {self.step}: the loss term {', '.join(bad) or 'sum'} became NaN or infinite; "
+                f"the last good state is {checkpoint_path(self.work_dir)}. "
+                "Lower its weight (--training.losses.*) or the learning rates."
+            )
+
+    def _validation_steps(self) -> set[int]:
+        count = self.config.validations if self.dataset.val is not None else 0
+        return {round(self.total_steps * (i + 1) / count) for i in range(count)}
+
+    def _report(self, values: dict[str, float], log: RunLog, progress: ProgressLine) -> None:
+        if bool(self._nonfinite):
+            self._raise_if_nonfinite({k: torch.tensor(v) for k, v in values.items()})
+        log.write(
+            "train",
+            self.step,
+            {**values, "foreground": self.scene.num_foreground, "background": self.scene.num_background},
+        )
+        progress.update(self.step, values, self.scene.num_foreground, self.scene.num_background)
+
+    def _validate(self, log: RunLog, progress: ProgressLine) -> None:
+        scores = quick_scores(self.scene, self.dataset.val, self.device, self.config.rasterize_mode)
+        log.write("validation", self.step, scores)
+        text = ", ".join(f"{name} {value:.2f} dB" for name, value in scores.items())
+        progress.say(f"step {self.step}: held-out views: {text}")
+
+    def save(self, numbered: bool) -> Path:
+        """Writes last.ckpt, and with ``numbered`` step_XXXXXX.ckpt; returns the path.
+
+        Raises:
+            NonFiniteLossError: a parameter is not finite; nothing is overwritten then.
+        """
+        for part, group in self.optimizers.items():
+            for name in group:
+                if not bool(torch.isfinite(getattr(self.scene, part).params[name]).all()):
+                    raise NonFiniteLossError(
+                        f"step {self.step}: {part}.{name} is not finite; the last good state is "
+                        f"{checkpoint_path(self.work_dir)}. Lower the learning rates."
+                    )
+        checkpoint = Checkpoint(
+            scene=self.scene,
+            step=self.step,
+            config=self.run_config,
+            training={"optimizers": optimizers_state(self.optimizers), "density": self.density.state()},
+        )
+        last = checkpoint_path(self.work_dir)
+        if not numbered:
+            save_checkpoint(last, checkpoint)
+            return last
+        path = checkpoint_path(self.work_dir, self.step)
+        save_checkpoint(path, checkpoint)
+        atomic_link(path, last)
+        return path
