@@ -38,6 +38,12 @@ class Checkpoint:
     """State of the trainer (optimisers, density statistics); empty in a scene that was only exported."""
 
 
+def checkpoint_path(work_dir: Path, step: int | None = None) -> Path:
+    """checkpoints/step_004000.ckpt, or checkpoints/last.ckpt without a step."""
+    name = "last.ckpt" if step is None else f"step_{step:06d}.ckpt"
+    return work_dir / "checkpoints" / name
+
+
 def atomic_save(payload: object, path: Path) -> None:
     """``torch.save`` that leaves either the old file or the complete new one, also when the power fails."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -41,6 +41,7 @@ class DynamicScene(nn.Module):
         background: static Gaussians, or None.
         normalization: how scene coordinates relate to the data set's world.
         num_times: T; needed only for scenes without a foreground.
+        rasterize_mode: ``classic`` or ``antialiased``; a scene is drawn in the mode in which it was optimised.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class DynamicScene(nn.Module):
         background: Gaussians | None,
         normalization: Normalization,
         num_times: int | None = None,
+        rasterize_mode: str = "classic",
     ):
         super().__init__()
         if foreground is None and background is None:
@@ -63,6 +65,7 @@ class DynamicScene(nn.Module):
         self.foreground = foreground
         self.motion_bases = motion_bases
         self.background = background
+        self.rasterize_mode = rasterize_mode
         self.register_buffer("center", normalization.center.detach().clone().float())
         self.register_buffer("scale", torch.tensor(float(normalization.scale), dtype=torch.float64))
         self.num_times = num_times if motion_bases is None else motion_bases.num_times
@@ -84,13 +87,11 @@ class DynamicScene(nn.Module):
         R, transl = self.motion_bases.poses(self.foreground.motion_weights, times)
         return R, (R @ self.foreground.means[:, :, None])[..., 0] + transl
 
-    def _gaussians_at(self, times: Tensor, positions: Tensor | None, rotations: Tensor | None, parts: tuple[str, ...]):
-        """Means, quats, scales, opacities and features (rgb + foreground flag) at each time, foreground first."""
-        B, rows = len(times), []
+    def _gaussians_at(self, B: int, positions: Tensor | None, rotations: Tensor | None, parts: tuple[str, ...]):
+        """Means, quats, scales, opacities and features (rgb + foreground flag) of B views, foreground first."""
+        rows = []
         if "foreground" in parts:
             fg = self.foreground
-            if positions is None:
-                rotations, positions = self.foreground_poses(times)
             quats = quat_multiply_wxyz(matrix_to_quat_wxyz(rotations), fg.quats_wxyz.expand(B, -1, -1))
             rows.append((positions, quats, fg, 1.0))
         if "background" in parts:
@@ -115,9 +116,8 @@ class DynamicScene(nn.Module):
         *,
         background_color: Float[Tensor, "b 3"] | float = 1.0,
         track_times: Int[Tensor, "b n"] | None = None,
-        poses: tuple[Tensor, Tensor] | None = None,
+        poses: tuple[Tensor, Tensor, Tensor | None] | None = None,
         parts: tuple[str, ...] = ("foreground", "background"),
-        rasterize_mode: str = "classic",
         absgrad: bool = False,
     ) -> SceneRender:
         """Renders B views, each at its own time, in one rasterisation.
@@ -127,25 +127,22 @@ class DynamicScene(nn.Module):
             times: time index of every view.
             background_color: what shows through where alpha < 1, RGB in [0, 1].
             track_times: for every view, N times at which the seen surface's positions are rendered.
-            poses: rotations (B, G, 3, 3) and positions (B, G, 3) of the foreground at ``times``, if already known; with
-                ``track_times``, (B, 1 + N, G, ...) whose first is the rendered time.
+            poses: rotations (B, G, 3, 3) and positions (B, G, 3) of the foreground at ``times``, and its positions
+                (B, N, G, 3) at ``track_times`` (or None), where they are already known.
             parts: which Gaussians to draw.
         """
         parts = tuple(p for p in parts if getattr(self, p) is not None)
         if not parts:
             raise ValueError("render: none of the requested parts exists in this scene.")
         B = len(w2cs)
-        track_positions, rotations, positions = None, None, None
-        if "foreground" in parts:
-            if track_times is None:
-                rotations, positions = self.foreground_poses(times) if poses is None else poses
-            else:
-                if poses is None:
-                    all_times = torch.cat([times[:, None], track_times], 1)  # (B, 1 + N)
-                    R, x = self.foreground_poses(all_times.flatten())
-                    poses = (R.unflatten(0, all_times.shape), x.unflatten(0, all_times.shape))
-                rotations, positions, track_positions = poses[0][:, 0], poses[1][:, 0], poses[1][:, 1:]
-        means, quats, scales, opacities, features = self._gaussians_at(times, positions, rotations, parts)
+        if poses is None and "foreground" in parts:
+            rotations, positions = self.foreground_poses(times)
+            track_positions = None
+            if track_times is not None:
+                track_positions = self.foreground_poses(track_times.flatten())[1].unflatten(0, track_times.shape)
+        else:
+            rotations, positions, track_positions = (None, None, None) if poses is None else poses
+        means, quats, scales, opacities, features = self._gaussians_at(B, positions, rotations, parts)
         if track_times is not None:
             features = torch.cat([features, self._track_features(track_positions, B, track_times.shape[1], parts)], -1)
 
@@ -164,19 +161,20 @@ class DynamicScene(nn.Module):
             height,
             backgrounds=backdrop,
             render_mode="RGB+ED",
-            rasterize_mode=rasterize_mode,
+            rasterize_mode=self.rasterize_mode,
             absgrad=absgrad,
         )
-        rendered, alpha = rendered[:, 0], alpha[:, 0, ..., 0]
+        alpha = alpha.squeeze(1)  # (B, H, W, 1)
+        # split, not slices: the gradient of a slice is an image full of zeros, each
+        rgb, foreground, weighted, depth = rendered.squeeze(1).split([3, 1, features.shape[-1] - 4, 1], dim=-1)
         tracks = None
         if track_times is not None:
-            weighted = rendered[..., 4:-1].unflatten(-1, (track_times.shape[1], 3))  # (B, H, W, N, 3)
-            tracks = (weighted / alpha[..., None, None].clamp(min=1e-6)).permute(0, 3, 1, 2, 4)
+            tracks = (weighted / alpha.clamp(min=1e-6)).unflatten(-1, (-1, 3)).permute(0, 3, 1, 2, 4)
         return SceneRender(
-            rgb=rendered[..., :3],
-            alpha=alpha,
-            foreground=rendered[..., 3],
-            depth=rendered[..., -1],
+            rgb=rgb,
+            alpha=alpha.squeeze(-1),
+            foreground=foreground.squeeze(-1),
+            depth=depth.squeeze(-1),
             tracks=tracks,
             info=info,
         )
@@ -202,6 +200,7 @@ class DynamicScene(nn.Module):
             "center": self.center.detach().clone(),
             "scale": float(self.scale),
             "num_times": int(self.num_times),
+            "rasterize_mode": self.rasterize_mode,
         }
 
     @classmethod
@@ -219,4 +218,5 @@ class DynamicScene(nn.Module):
             background=gaussians["background"],
             normalization=Normalization(state["center"], state["scale"]),
             num_times=state["num_times"],
+            rasterize_mode=state["rasterize_mode"],
         )

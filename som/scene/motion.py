@@ -17,7 +17,7 @@ def rotation_6d_to_matrix(r6: Float[Tensor, "*b 6"], eps: float = 1e-6) -> Float
     def unit(v: Tensor) -> Tensor:
         return v * torch.rsqrt((v * v).sum(-1, keepdim=True) + eps * eps)
 
-    a1, a2 = r6[..., :3], r6[..., 3:]
+    a1, a2 = r6.split(3, dim=-1)
     b1 = unit(a1)
     b2 = unit(a2 - (b1 * a2).sum(-1, keepdim=True) * b1)
     b3 = torch.linalg.cross(b1, b2, dim=-1)
@@ -35,23 +35,13 @@ def matrix_to_quat_wxyz(R: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b 4"]:
     Picks the best conditioned of the four formulas of Shepperd (1978) per matrix, without branching: row i of the
     4x4 matrix below is 4 q_i q, and the row with the largest diagonal entry is normalised.
     """
-    m = R
-    m00, m01, m02 = m[..., 0, 0], m[..., 0, 1], m[..., 0, 2]
-    m10, m11, m12 = m[..., 1, 0], m[..., 1, 1], m[..., 1, 2]
-    m20, m21, m22 = m[..., 2, 0], m[..., 2, 1], m[..., 2, 2]
+    m00, m01, m02, m10, m11, m12, m20, m21, m22 = R.flatten(-2).unbind(-1)
     wx, wy, wz = m21 - m12, m02 - m20, m10 - m01
     xy, xz, yz = m01 + m10, m02 + m20, m12 + m21
-    rows = torch.stack(
-        [
-            torch.stack([1 + m00 + m11 + m22, wx, wy, wz], -1),
-            torch.stack([wx, 1 + m00 - m11 - m22, xy, xz], -1),
-            torch.stack([wy, xy, 1 - m00 + m11 - m22, yz], -1),
-            torch.stack([wz, xz, yz, 1 - m00 - m11 + m22], -1),
-        ],
-        -2,
-    )
-    best = rows.diagonal(dim1=-2, dim2=-1).argmax(-1)
-    row = torch.take_along_dim(rows, best[..., None, None], dim=-2)[..., 0, :]
+    ww, xx, yy, zz = 1 + m00 + m11 + m22, 1 + m00 - m11 - m22, 1 - m00 + m11 - m22, 1 - m00 - m11 + m22
+    rows = torch.stack([ww, wx, wy, wz, wx, xx, xy, xz, wy, xy, yy, yz, wz, xz, yz, zz], -1).unflatten(-1, (4, 4))
+    best = torch.stack([ww, xx, yy, zz], -1).detach().argmax(-1)
+    row = torch.take_along_dim(rows, best[..., None, None], dim=-2).squeeze(-2)
     return torch.nn.functional.normalize(row, dim=-1)
 
 
@@ -108,6 +98,7 @@ class MotionBases(nn.Module):
             weights: convex weights, (G, K).
             times: time indices in [0, T), any number, repetition allowed.
         """
-        motion = torch.cat([self.params["rots"][:, times], self.params["transls"][:, times]], dim=-1)  # (K, B, 9)
-        blended = (weights @ motion.flatten(1)).view(len(weights), len(times), 9).transpose(0, 1)  # (B, G, 9)
-        return rotation_6d_to_matrix(blended[..., :6]), blended[..., 6:]
+        motion = torch.cat([self.params["rots"], self.params["transls"]], dim=-1)[:, times]  # (K, B, 9)
+        blended = torch.einsum("gk,kbc->bgc", weights, motion)
+        r6, transls = blended.split([6, 3], dim=-1)
+        return rotation_6d_to_matrix(r6), transls

@@ -17,6 +17,8 @@ from som.training.config import LossWeights
 
 BACKGROUND_COLOR = 1.0
 """What shows through where a scene without background has a hole (white)."""
+RIGIDITY_SAMPLE = 2048
+"""Foreground Gaussians whose neighbourhoods are compared in one step."""
 
 
 @dataclass
@@ -30,8 +32,6 @@ class StepContext:
     has_background: bool
     around: Float[Tensor, "b 3 g 3"] | None
     """Foreground positions just before, at and after each rendered time (None with fewer than three times)."""
-    poses: tuple[Float[Tensor, "b m g 3 3"], Float[Tensor, "b m g 3"]] | None
-    """Foreground rotations and positions at each rendered time and its track times."""
     tracked: Float[Tensor, "b n p 3"] | None
     """Where the surface seen at each track's source pixel is, at every target time."""
     track_weight: Float[Tensor, "b n p"] | None
@@ -135,19 +135,16 @@ def scale_variance(context: StepContext) -> Tensor:
 
 
 def rigidity(context: StepContext) -> Tensor:
-    """Neighbours keep their place in each other's moving frame, from the rendered to another time of the batch."""
-    if context.poses is None or context.poses[0].shape[1] < 2:
+    """Neighbours keep their place in each other's moving frame, from a rendered to any other time."""
+    if context.scene.foreground is None:
         return context.render.rgb.new_zeros(())
-    R, x = context.poses
-    sample = torch.randint(R.shape[2], (min(R.shape[2], 2048),), device=R.device)
-    neighbors, weights = losses.nearest_neighbors(context.scene.foreground.means.detach()[sample], 8)
-    terms = [
-        losses.as_rigid_as_possible(
-            x[b, 0, sample], R[b, 0, sample], x[b, 1, sample], R[b, 1, sample], neighbors, weights
-        )
-        for b in range(len(x))
-    ]
-    return torch.stack(terms).mean()
+    means, weights = context.scene.foreground.means, context.scene.foreground.motion_weights
+    sample = torch.randint(len(means), (min(len(means), RIGIDITY_SAMPLE),), device=means.device)
+    times = torch.cat([context.batch.times[:1], torch.randint(context.num_times, (1,), device=means.device)])
+    R, transl = context.scene.motion_bases.poses(weights[sample], times)
+    x = (R @ means[sample][:, :, None]).squeeze(-1) + transl
+    neighbors, closeness = losses.nearest_neighbors(means[sample], 8)
+    return losses.as_rigid_as_possible(x[0], R[0], x[1], R[1], neighbors, closeness)
 
 
 TERMS: dict[str, Callable[[StepContext], Tensor]] = {
@@ -175,10 +172,10 @@ class Objective:
         has_background: whether everything outside the foreground is static scene (else it is nothing).
     """
 
-    def __init__(self, weights: LossWeights, num_times: int, has_background: bool, rasterize_mode: str = "classic"):
+    def __init__(self, weights: LossWeights, num_times: int, has_background: bool):
         self.weights = {f.name: float(getattr(weights, f.name)) for f in fields(weights)}
         self.active = [name for name, weight in self.weights.items() if weight != 0]
-        self.num_times, self.has_background, self.rasterize_mode = num_times, has_background, rasterize_mode
+        self.num_times, self.has_background = num_times, has_background
 
     def __call__(self, scene: DynamicScene, batch: Batch) -> tuple[dict[str, Tensor], SceneRender]:
         """Unweighted values of the active terms with ``loss`` (their weighted sum) and ``psnr``; and the render."""
@@ -198,10 +195,6 @@ class Objective:
         wants_tracks = batch.tracks is not None and self._uses("track_2d", "track_depth")
         track_times = batch.target_times if wants_tracks and scene.foreground is not None else None
         poses, around = self._foreground_poses(scene, batch, track_times)
-        if poses is None or track_times is not None:
-            render_poses = poses
-        else:
-            render_poses = (poses[0][:, 0], poses[1][:, 0])
         render = scene.render(
             batch.w2cs,
             batch.Ks,
@@ -210,30 +203,32 @@ class Objective:
             height,
             background_color=BACKGROUND_COLOR,
             track_times=track_times,
-            poses=render_poses,
-            rasterize_mode=self.rasterize_mode,
+            poses=poses,
         )
         if render.info["means2d"].requires_grad:
             render.info["means2d"].retain_grad()  # density control looks at it after the backward pass
         tracked, weight = self._tracked_points(render, batch) if track_times is not None else (None, None)
-        return StepContext(scene, batch, render, self.num_times, self.has_background, around, poses, tracked, weight)
+        return StepContext(scene, batch, render, self.num_times, self.has_background, around, tracked, weight)
 
     def _foreground_poses(self, scene: DynamicScene, batch: Batch, track_times: Tensor | None):
-        """All foreground poses that the step needs, computed in one go."""
+        """All foreground poses that the step needs, computed in one go: for the render, and around each time."""
         if scene.foreground is None:
             return None, None
         columns = [batch.times[:, None]]
         if track_times is not None:
             columns.append(track_times)
-        smooth = self.num_times >= 3 and self._uses("smooth_tracks", "smooth_along_ray")
-        if smooth:
+        if self.num_times >= 3 and self._uses("smooth_tracks", "smooth_along_ray"):
             middle = batch.times.clamp(1, self.num_times - 2)[:, None]
             columns.append(torch.cat([middle - 1, middle, middle + 1], 1))
+        else:
+            columns.append(batch.times.new_zeros(len(batch.times), 0))
         times = torch.cat(columns, 1)
-        R, x = scene.foreground_poses(times.flatten())
-        R, x = R.unflatten(0, times.shape), x.unflatten(0, times.shape)
-        count = times.shape[1] - (3 if smooth else 0)
-        return (R[:, :count], x[:, :count]), (x[:, count:] if smooth else None)
+        R, x = (value.unflatten(0, times.shape) for value in scene.foreground_poses(times.flatten()))
+        widths = [c.shape[1] for c in columns]
+        rotation = R.split([1, times.shape[1] - 1], dim=1)[0]
+        position, *tracked, around = x.split(widths, dim=1)
+        poses = (rotation.squeeze(1), position.squeeze(1), tracked[0] if tracked else None)
+        return poses, (around if widths[-1] else None)
 
     @staticmethod
     def _tracked_points(render: SceneRender, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -12,33 +12,18 @@ import torch
 from som.cli import to_plain, write_yaml
 from som.data.dataset import VideoDataset
 from som.data.load import load_dataset
+from som.device import choose_device
 from som.errors import UserError
 from som.initialization import initialize_scene
 from som.run_config import TrainingRun, check_same_run, recorded_run
-from som.scene.checkpoint import load_checkpoint
+from som.scene.checkpoint import checkpoint_path, load_checkpoint
 from som.training.logging import format_seconds
-from som.training.trainer import Interrupted, NonFiniteLossError, Trainer, checkpoint_path
+from som.training.trainer import Interrupted, NonFiniteLossError, Trainer
 
 
 def say(text: str) -> None:
     """A line for the person who waits; results go to standard output, progress to standard error."""
     print(text, file=sys.stderr, flush=True)
-
-
-def choose_device(name: str, threads: int) -> torch.device:
-    """The device that an option names.
-
-    Raises:
-        UserError: cuda was asked for and is not there, or a negative number of threads.
-    """
-    if threads < 0:
-        raise UserError(f"--threads: must be 0 or positive, got {threads}.")
-    if threads:
-        torch.set_num_threads(threads)
-    available = torch.cuda.is_available()
-    if name == "cuda" and not available:
-        raise UserError("--device cuda: no usable NVIDIA GPU was found; use --device cpu.")
-    return torch.device("cuda" if available and name != "cpu" else "cpu")
 
 
 def describe(dataset: VideoDataset) -> str:

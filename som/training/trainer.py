@@ -13,7 +13,7 @@ import torch
 
 from som.data.dataset import VideoDataset
 from som.scene import DynamicScene
-from som.scene.checkpoint import Checkpoint, atomic_link, load_checkpoint, save_checkpoint
+from som.scene.checkpoint import Checkpoint, atomic_link, checkpoint_path, load_checkpoint, save_checkpoint
 from som.training.batch import BatchSampler
 from som.training.config import TrainingConfig
 from som.training.density import DensityController
@@ -38,12 +38,6 @@ class Interrupted(Exception):
 def default_steps(num_views: int) -> int:
     """500 steps for every 8 training views, rounded up (Shape of Motion's schedule)."""
     return 500 * math.ceil(num_views / 8)
-
-
-def checkpoint_path(work_dir: Path, step: int | None = None) -> Path:
-    """checkpoints/step_004000.ckpt, or checkpoints/last.ckpt without a step."""
-    name = "last.ckpt" if step is None else f"step_{step:06d}.ckpt"
-    return work_dir / "checkpoints" / name
 
 
 @contextmanager
@@ -96,6 +90,7 @@ class Trainer:
         self.config, self.work_dir, self.device, self.seed = config, Path(work_dir), device, seed
         self.run_config = run_config or {}
         self.scene = scene.to(device)
+        self.scene.rasterize_mode = config.rasterize_mode
         self.dataset = scene.normalization.dataset_to_scene(dataset)
         self.height, self.width = dataset.train.height, dataset.train.width
         self.total_steps = config.steps if config.steps is not None else default_steps(len(dataset.train))
@@ -104,7 +99,7 @@ class Trainer:
         self.sampler = BatchSampler(
             self.dataset, config.batch_size, config.track_targets, config.tracks_per_view, seed, device
         )
-        self.objective = Objective(config.losses, dataset.num_times, dataset.has_background, config.rasterize_mode)
+        self.objective = Objective(config.losses, dataset.num_times, dataset.has_background)
         self.step = 0
         self._nonfinite = torch.zeros((), dtype=torch.bool, device=device)
 
@@ -195,7 +190,7 @@ class Trainer:
         progress.update(self.step, values, self.scene.num_foreground, self.scene.num_background)
 
     def _validate(self, log: RunLog, progress: ProgressLine) -> None:
-        scores = quick_scores(self.scene, self.dataset.val, self.device, self.config.rasterize_mode)
+        scores = quick_scores(self.scene, self.dataset.val, self.device)
         log.write("validation", self.step, scores)
         text = ", ".join(f"{name} {value:.2f} dB" for name, value in scores.items())
         progress.say(f"step {self.step}: held-out views: {text}")

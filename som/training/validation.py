@@ -9,9 +9,7 @@ from som.scene import DynamicScene
 
 
 @torch.no_grad()
-def quick_scores(
-    scene: DynamicScene, views: Views, device: torch.device, rasterize_mode: str = "classic", batch_size: int = 4
-) -> dict[str, float]:
+def quick_scores(scene: DynamicScene, views: Views, device: torch.device, batch_size: int = 4) -> dict[str, float]:
     """Mean PSNR in dB over views: ``all`` valid pixels, and ``foreground`` where masks are known.
 
     Args:
@@ -26,7 +24,6 @@ def quick_scores(
             chunk.times.to(device),
             views.width,
             views.height,
-            rasterize_mode=rasterize_mode,
         )
         error = ((render.rgb.cpu().clamp(0, 1) - chunk.images.float() / 255) ** 2).mean(-1)
         regions = {"all": chunk.valid}

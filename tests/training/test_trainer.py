@@ -6,9 +6,9 @@ import signal
 import pytest
 import torch
 
-from som.scene.checkpoint import load_checkpoint
+from som.scene.checkpoint import checkpoint_path, load_checkpoint
 from som.training.config import DensityConfig, LearningRates, LossWeights, TrainingConfig
-from som.training.trainer import Interrupted, NonFiniteLossError, Trainer, checkpoint_path, default_steps
+from som.training.trainer import Interrupted, NonFiniteLossError, Trainer, default_steps
 
 
 def make(scene, dataset, work_dir, **changes):

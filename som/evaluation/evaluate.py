@@ -1,0 +1,243 @@
+"""Scores a scene against a data set's views."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from som.data.dataset import VideoDataset, Views
+from som.evaluation.config import EvaluationConfig
+from som.evaluation.metrics import (
+    LPIPS,
+    depth_errors,
+    depth_order_accuracy,
+    disparity_correlation,
+    load_lpips,
+    mask_iou,
+    masked_ssim,
+    psnr,
+    ssim,
+)
+from som.evaluation.metrics.image import WINDOW_SIZE
+from som.evaluation.panels import ViewPanels
+from som.evaluation.report import EvaluationReport, write_csv, write_json
+from som.evaluation.tracks import evaluate_tracks, evenly_spread
+from som.scene import DynamicScene, SceneRender
+
+Progress = Callable[[str, int, int], None]
+
+DEFINITIONS = {
+    "psnr": "-10 log10 of the mean squared error, RGB in [0, 1]; null for identical images (infinite)",
+    "ssim": "11-tap Gaussian windows, sigma 1.5; masked: windows see masked pixels only, mean over the mask's pixels",
+    "ssim_covisible_dycheck": "DyCheck's mSSIM; windows without masked pixels count as 1, which inflates it",
+    "lpips": "AlexNet, spatial; masked: both images black outside the mask, mean over the mask's pixels",
+    "depth_abs_rel": "mean |d - d*| / d* where the data set's depth d* is known; nothing rendered counts as d = 0",
+    "depth_rmse": "root mean squared depth error in world units",
+    "depth_delta1": "fraction of pixels with max(d / d*, d* / d) < 1.25",
+    "depth_abs_rel_scaled": "depth_abs_rel after scaling each view by median(d* / d)",
+    "depth_rmse_scaled": "depth_rmse after the same scaling",
+    "depth_delta1_scaled": "depth_delta1 after the same scaling",
+    "depth_order_accuracy": "fraction of random pixel pairs more than 5 % apart in depth that are ordered alike",
+    "depth_disparity_correlation": "Pearson correlation of inverse depths",
+    "mask_iou": "intersection over union of the data set's foreground and rendered foreground > 0.5",
+}
+REGION_WORDS = {
+    "foreground": "over valid pixels of moving things",
+    "background": "over valid pixels of static things",
+    "covisible": "over valid pixels that training views have seen (DyCheck)",
+}
+
+
+@torch.no_grad()
+def evaluate_scene(
+    scene: DynamicScene,
+    dataset: VideoDataset,
+    device: torch.device | str | None = None,
+    out_dir: Path | None = None,
+    config: EvaluationConfig | None = None,
+    progress: Progress | None = None,
+    step: int | None = None,
+) -> EvaluationReport:
+    """Scores the held-out views, or the training views where there are none (the report says which).
+
+    Every value is the mean over views of that view's value, leaving out views where it is undefined. Only valid pixels
+    count. Cameras and depths go through the scene's normalisation, so all lengths are in world units.
+
+    Args:
+        dataset: in world units.
+        device: where to render; by default where the scene is. The scene is moved there.
+        out_dir: receives ``metrics.json``, ``per_frame.csv`` and, if asked for, ``renders/``, ``ground_truth/`` and
+            ``side_by_side/``; None writes nothing.
+        progress: called with (stage, done, total).
+        step: training step, for the report.
+    """
+    config = config or EvaluationConfig()
+    if device is not None:
+        scene = scene.to(device)
+    split = "val" if dataset.val is not None and len(dataset.val) > 0 else "train"
+    views = dataset.val if split == "val" else dataset.train
+    available = len(views)
+    views = views.select(evenly_spread(available, config.max_views))
+    if config.lpips == "off":
+        lpips = LPIPS(None, "switched off")
+    else:
+        lpips = load_lpips(str(scene.center.device), config.lpips == "auto")
+    rows = _score_views(scene, dataset, views, lpips, config, out_dir, progress)
+    summary = nan_mean_by_key(rows)
+    unavailable = {} if lpips.unavailable is None else {"lpips": lpips.unavailable}
+    if dataset.depth_kind == "relative" and views.depths is not None:
+        unavailable["depth errors"] = "the data set's depth has an unknown scale and shift in every frame"
+    definitions = {name: _define(name) for name in summary}
+    if dataset.ground_truth_tracks is not None:
+        values, texts = evaluate_tracks(scene, dataset, config, progress)
+        summary |= values
+        definitions |= texts
+    report = EvaluationReport(
+        dataset=dataset.name,
+        split=split,
+        num_views=len(views),
+        num_views_available=available,
+        summary=summary,
+        per_frame=rows,
+        definitions=definitions,
+        unavailable=unavailable,
+        step=step,
+    )
+    if out_dir is not None:
+        write_json(report, Path(out_dir) / "metrics.json")
+        write_csv(report, Path(out_dir) / "per_frame.csv")
+    return report
+
+
+def _score_views(
+    scene: DynamicScene,
+    dataset: VideoDataset,
+    views: Views,
+    lpips: LPIPS,
+    config: EvaluationConfig,
+    out_dir: Path | None,
+    progress: Progress | None,
+) -> list[dict]:
+    """One row of values per view; writes the images on the way."""
+    rows = []
+    panels = ViewPanels(Path(out_dir), scene, views, config) if out_dir is not None and config.save_images else None
+    for start in range(0, len(views), config.batch_size):
+        part = views.select(list(range(start, min(start + config.batch_size, len(views)))))
+        render = render_views(scene, part, config)
+        for i in range(len(part)):
+            view = part.select([i])
+            single = view_of_render(render, i, scene.normalization.scale)
+            scores = score_view(single, view, dataset, lpips, config)
+            rows.append({"name": view.names[0], "time": int(view.times[0]), **scores})
+            if panels is not None:
+                panels.write(view, single)
+            if progress is not None:
+                progress("views", len(rows), len(views))
+    return rows
+
+
+def render_views(scene: DynamicScene, views: Views, config: EvaluationConfig) -> SceneRender:
+    """Renders views given in world units."""
+    device = scene.center.device
+    w2cs = scene.normalization.w2cs_to_scene(views.w2cs).to(device)
+    return scene.render(
+        w2cs,
+        views.Ks.to(device),
+        views.times.to(device),
+        views.width,
+        views.height,
+        background_color=config.background_color,
+    )
+
+
+def view_of_render(render: SceneRender, index: int, scale: float) -> SceneRender:
+    """One view of a batch without its leading dimension: colours in [0, 1], depth in world units."""
+    return replace(
+        render,
+        rgb=render.rgb[index].clamp(0, 1),
+        alpha=render.alpha[index],
+        foreground=render.foreground[index],
+        depth=render.depth[index] * scale,
+        tracks=None,
+        info={},
+    )
+
+
+def score_view(
+    render: SceneRender, view: Views, dataset: VideoDataset, lpips: LPIPS, config: EvaluationConfig
+) -> dict[str, float]:
+    """All values of one view.
+
+    Args:
+        render: from :func:`view_of_render`.
+        view: one view, in world units.
+    """
+    device = render.rgb.device
+    target = view.images[0].to(device).float() / 255
+    valid = view.valid[0].to(device)
+    foreground = None if view.foreground is None else view.foreground[0].to(device)
+    if foreground is not None and not dataset.has_background:
+        valid = valid & foreground  # nothing else is modelled
+    regions = {"": valid}
+    if foreground is not None and dataset.has_background:
+        regions |= {"_foreground": valid & foreground, "_background": valid & ~foreground}
+    if view.covisible is not None:
+        regions["_covisible"] = valid & view.covisible[0].to(device)
+    values = {}
+    for suffix, mask in regions.items():
+        values |= {k + suffix: v for k, v in _image_scores(render.rgb, target, mask, lpips).items()}
+    if view.covisible is not None and min(valid.shape) >= WINDOW_SIZE:
+        values["ssim_covisible_dycheck"] = float(masked_ssim(render.rgb, target, regions["_covisible"]))
+    if view.depths is not None:
+        values |= _depth_scores(render.depth, view.depths[0].to(device), valid, dataset, config)
+    if foreground is not None:
+        values["mask_iou"] = float(mask_iou(render.foreground > 0.5, foreground, view.valid[0].to(device)))
+    return values
+
+
+def _image_scores(pred: Tensor, target: Tensor, mask: Bool[Tensor, "h w"], lpips: LPIPS) -> dict[str, float]:
+    small = min(mask.shape) <= WINDOW_SIZE // 2
+    return {
+        "psnr": float(psnr(pred, target, mask)),
+        "ssim": math.nan if small else float(ssim(pred, target, mask)),
+        "lpips": lpips(pred, target, None if bool(mask.all()) else mask),
+    }
+
+
+def _depth_scores(
+    pred: Tensor, target: Tensor, valid: Tensor, dataset: VideoDataset, config: EvaluationConfig
+) -> dict[str, float]:
+    values = {}
+    if dataset.depth_kind != "relative":
+        values |= {f"depth_{k}": v for k, v in depth_errors(pred, target, valid).items()}
+        scaled = depth_errors(pred, target, valid, scaling="median")
+        values |= {f"depth_{k}_scaled": v for k, v in scaled.items()}
+    generator = torch.Generator().manual_seed(config.seed)
+    values["depth_order_accuracy"] = depth_order_accuracy(
+        pred, target, valid, num_pairs=config.order_pairs, generator=generator
+    )
+    values["depth_disparity_correlation"] = disparity_correlation(pred, target, valid)
+    return values
+
+
+def nan_mean_by_key(rows: list[dict]) -> dict[str, float]:
+    """Mean of each value over the rows in which it is not nan; nan where it never is."""
+    names = dict.fromkeys(k for row in rows for k in row if k not in ("name", "time"))
+    means = {}
+    for name in names:
+        known = [row[name] for row in rows if name in row and not math.isnan(row[name])]
+        means[name] = sum(known) / len(known) if known else math.nan
+    return means
+
+
+def _define(name: str) -> str:
+    if name in DEFINITIONS:
+        return DEFINITIONS[name]
+    base, _, region = name.partition("_")
+    return f"{DEFINITIONS[base]}; {REGION_WORDS[region]}"

@@ -1,0 +1,51 @@
+"""Images that an evaluation leaves behind: render, ground truth, and both next to error and depth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import imageio.v3 as iio
+import numpy as np
+import torch
+
+from som.data.dataset import Views
+from som.evaluation.config import EvaluationConfig
+from som.evaluation.tracks import evenly_spread
+from som.rendering.video import colorize_depth, colorize_error, depth_range, side_by_side, to_uint8
+from som.scene import DynamicScene, SceneRender
+
+NUM_RANGE_VIEWS = 8
+
+
+class ViewPanels:
+    """Writes the images of one view after the other; depth colours mean the same in all of them."""
+
+    def __init__(self, out_dir: Path, scene: DynamicScene, views: Views, config: EvaluationConfig):
+        self._folders = {name: out_dir / name for name in ("renders", "ground_truth", "side_by_side")}
+        for folder in self._folders.values():
+            folder.mkdir(parents=True, exist_ok=True)
+        self._near, self._far = scene_depth_range(scene, views)
+
+    def write(self, view: Views, render: SceneRender) -> None:
+        """Args: one view, and its render in world units without leading dimension."""
+        name = f"{view.names[0]}.png"
+        rgb, truth = to_uint8(render.rgb), view.images[0].numpy()
+        valid = view.valid[0].numpy()
+        error = np.abs(render.rgb.cpu().numpy() - truth / 255).mean(-1)
+        error_map = np.where(valid[..., None], colorize_error(error), 0).astype(np.uint8)
+        depth = colorize_depth(render.depth.cpu().numpy(), self._near, self._far, render.alpha.cpu().numpy())
+        iio.imwrite(self._folders["renders"] / name, rgb)
+        iio.imwrite(self._folders["ground_truth"] / name, truth)
+        iio.imwrite(self._folders["side_by_side"] / name, side_by_side(rgb, truth, error_map, depth))
+
+
+@torch.no_grad()
+def scene_depth_range(scene: DynamicScene, views: Views) -> tuple[float, float]:
+    """Near and far depth in world units over a few evenly spread views, one range for a whole video."""
+    device, depths = scene.center.device, []
+    for i in evenly_spread(len(views), NUM_RANGE_VIEWS):
+        w2c = scene.normalization.w2cs_to_scene(views.w2cs[i : i + 1]).to(device)
+        K, time = views.Ks[i : i + 1].to(device), views.times[i : i + 1].to(device)
+        out = scene.render(w2c, K, time, views.width, views.height)
+        depths.append((torch.where(out.alpha > 0.5, out.depth, 0.0)[0] * scene.normalization.scale).cpu().numpy())
+    return depth_range(depths)
