@@ -109,8 +109,6 @@ def check_training_run(run: TrainingRun) -> None:
     for name, value in vars(training.learning_rates).items():
         if not 0 <= value < float("inf"):
             raise UserError(f"--training.learning-rates.{name.replace('_', '-')}: must be 0 or positive, got {value}.")
-    if training.rasterize_mode not in ("classic", "antialiased"):
-        raise UserError(f"--training.rasterize-mode: classic or antialiased, got '{training.rasterize_mode}'.")
 
 
 def recorded_run(work_dir: Path) -> TrainingRun:

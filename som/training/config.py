@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 
 @dataclass
@@ -109,7 +110,7 @@ class TrainingConfig:
     """Other times at which the tracks of a view are rendered and compared."""
     tracks_per_view: int = 4096
     """Tracks sampled per view and step."""
-    rasterize_mode: str = "classic"
+    rasterize_mode: Literal["classic", "antialiased"] = "classic"
     """``classic`` or ``antialiased``; rendering uses the same mode."""
     log_every: int = 20
     """Steps between two reports of losses (averages over the interval)."""
