@@ -60,10 +60,10 @@ def project(
         image coordinates (x, y) in pixels, with the depth clamped to at least ``min_depth`` so that points behind the
         camera stay finite, and the true depths z (unclamped; callers decide visibility by z > 0).
     """
-    z = points_cam[..., 2]
+    x, y, z = points_cam.unbind(-1)
     safe = z.clamp(min=min_depth)
-    x = points_cam[..., 0] / safe * K[..., None, 0, 0] + K[..., None, 0, 2]
-    y = points_cam[..., 1] / safe * K[..., None, 1, 1] + K[..., None, 1, 2]
+    x = x / safe * K[..., None, 0, 0] + K[..., None, 0, 2]
+    y = y / safe * K[..., None, 1, 1] + K[..., None, 1, 2]
     return torch.stack([x, y], dim=-1), z
 
 

@@ -22,8 +22,15 @@ def parse(*argv: str) -> TrainingRun:
 
 def test_the_command_line_of_the_contract():
     run = parse(
-        *["--work-dir", "./outputs/pulling_60_ordinal", "data:custom", "--data.seq-name", "pulling", "--data.root-dir", "/d"],
-        *["--data.is-train", "True"],
+        "--work-dir",
+        "./outputs/pulling_60_ordinal",
+        "data:custom",
+        "--data.seq-name",
+        "pulling",
+        "--data.root-dir",
+        "/d",
+        "--data.is-train",
+        "True",
     )
     assert run.work_dir == Path("outputs/pulling_60_ordinal")
     assert run.data == CustomData(seq_name="pulling", root_dir=Path("/d"), is_train=True)
