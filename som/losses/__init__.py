@@ -1,0 +1,38 @@
+"""Losses as pure functions, one family per file; docs/losses.md lists them with their formulas.
+
+Every loss returns a scalar that is a differentiable 0 when nothing is valid, raises ValueError when shapes disagree,
+and never waits for the device.
+"""
+
+from som.losses.disparity import disparity_gradient, disparity_l1
+from som.losses.mask import coverage, foreground_mask
+from som.losses.photometric import l1, photometric, ssim_loss, ssim_map
+from som.losses.rigidity import as_rigid_as_possible, local_isometry, nearest_neighbors
+from som.losses.scale_variance import scale_variance
+from som.losses.smoothness import base_smoothness, ray_acceleration, track_smoothness
+from som.losses.tracks import interval_gains, track_2d, track_depth
+from som.losses.trimmed import trimmed_l1, trimmed_mean, weighted_mean
+
+__all__ = [
+    "as_rigid_as_possible",
+    "base_smoothness",
+    "coverage",
+    "disparity_gradient",
+    "disparity_l1",
+    "foreground_mask",
+    "interval_gains",
+    "l1",
+    "local_isometry",
+    "nearest_neighbors",
+    "photometric",
+    "ray_acceleration",
+    "scale_variance",
+    "ssim_loss",
+    "ssim_map",
+    "track_2d",
+    "track_depth",
+    "track_smoothness",
+    "trimmed_l1",
+    "trimmed_mean",
+    "weighted_mean",
+]
