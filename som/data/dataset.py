@@ -102,7 +102,7 @@ class VideoDataset:
     ground_truth_tracks: GroundTruthTracks | None = None
     fps: float = 24.0
     depth_kind: DepthKind = "metric"
-    """metric: metres; scale: one unknown scale per sequence; relative: unknown scale and shift of disparity per frame."""
+    """metric: metres; scale: one unknown scale per sequence; relative: unknown scale and shift of disparity a frame."""
     world_scale: Literal["metric", "arbitrary"] = "arbitrary"
     """Whether world units are metres."""
     has_background: bool = True

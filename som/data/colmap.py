@@ -1,0 +1,198 @@
+"""Reads COLMAP models (text and binary) and data sets that consist of images beside such a model."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from som.data.assembly import Frame, ViewBuilder, empty_views, intrinsics
+from som.data.checks import Problems, check_dataset
+from som.data.dataset import VideoDataset
+from som.data.files import attempt, find_file, list_images, read_image, read_map, read_mask
+from som.data.native import add_notes, read_tracks
+
+MODELS = {0: ("SIMPLE_PINHOLE", 3), 1: ("PINHOLE", 4), 2: ("SIMPLE_RADIAL", 4), 3: ("RADIAL", 5), 4: ("OPENCV", 8),
+          5: ("OPENCV_FISHEYE", 8), 6: ("FULL_OPENCV", 12), 7: ("FOV", 5), 8: ("SIMPLE_RADIAL_FISHEYE", 4),
+          9: ("RADIAL_FISHEYE", 5), 10: ("THIN_PRISM_FISHEYE", 12)}  # fmt: skip
+"""COLMAP's camera models: number -> name and how many parameters."""
+ONE_FOCAL = ("SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL")
+TWO_FOCALS = ("PINHOLE", "OPENCV", "FULL_OPENCV")
+
+
+@dataclass
+class ColmapImage:
+    """One registered image."""
+
+    w2c: np.ndarray
+    """(4,4)"""
+    K: np.ndarray
+    """(3,3); COLMAP's pixel centres are at +0.5, as ours."""
+    size: tuple[int, int]
+    """(height, width)"""
+    distorted: bool
+
+
+def find_model(root: Path) -> Path | None:
+    """The folder of the model: sparse/0, sparse, colmap/sparse/0, ... or the root itself; the largest if several."""
+    candidates = [root]
+    for base in (root / "sparse", root / "colmap" / "sparse", root / "colmap"):
+        if base.is_dir():
+            candidates += [base, *sorted(p for p in base.iterdir() if p.is_dir())]
+    sizes = {c: (c / f"images.{kind}").stat().st_size for c in candidates for kind in ("txt", "bin")
+             if (c / f"images.{kind}").is_file()}  # fmt: skip
+    return max(sizes, key=sizes.__getitem__) if sizes else None
+
+
+def read_model(folder: Path, problems: Problems) -> dict[str, ColmapImage]:
+    """Registered images by file name; empty, with the reasons recorded, if the model cannot be read."""
+    kind = "bin" if (folder / "images.bin").is_file() else "txt"
+    readers = {"txt": (_cameras_text, _images_text), "bin": (_cameras_binary, _images_binary)}[kind]
+    cameras = attempt(folder / f"cameras.{kind}", problems, readers[0], "COLMAP's list of cameras")
+    images = attempt(folder / f"images.{kind}", problems, readers[1], "COLMAP's list of images")
+    found: dict[str, ColmapImage] = {}
+    for name, quat_wxyz, translation, camera_id in images or []:
+        if cameras is None or camera_id not in cameras:
+            problems.add(folder / f"images.{kind}", f"{name} refers to camera {camera_id}, which is not listed.")
+            continue
+        model, width, height, p = cameras[camera_id]
+        if model not in ONE_FOCAL + TWO_FOCALS:
+            problems.add(folder, f"camera model {model} is not supported; run colmap image_undistorter first.")
+            continue
+        fx, fy, cx, cy = (p[0], p[0], p[1], p[2]) if model in ONE_FOCAL else p[:4]
+        w2c = np.eye(4)
+        w2c[:3, :3], w2c[:3, 3] = rotation_from_wxyz(np.array(quat_wxyz)), translation
+        distortion = p[3:] if model in ONE_FOCAL else p[4:]
+        found[name] = ColmapImage(w2c, intrinsics(fx, fy, cx, cy), (height, width), bool(np.any(distortion)))
+    return found
+
+
+def rotation_from_wxyz(quat: np.ndarray) -> np.ndarray:
+    """(3,3) rotation of a quaternion w, x, y, z of any length."""
+    w, x, y, z = quat / np.linalg.norm(quat)
+    return np.array([
+        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+    ])  # fmt: skip
+
+
+def _cameras_text(path: Path) -> dict[int, tuple]:
+    cameras = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line.strip() and not line.startswith("#"):
+            number, model, width, height, *params = line.split()
+            cameras[int(number)] = (model, int(width), int(height), [float(v) for v in params])
+    return cameras
+
+
+def _images_text(path: Path) -> list[tuple]:
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
+    while lines and not lines[0].strip():
+        lines.pop(0)
+    images = []
+    for line in lines[::2]:  # every second line lists the image's points and may be empty
+        if line.strip():
+            _, *numbers, camera, name = line.split(maxsplit=9)
+            pose = [float(v) for v in numbers]
+            images.append((name.strip(), pose[:4], pose[4:], int(camera)))
+    return images
+
+
+def _cameras_binary(path: Path) -> dict[int, tuple]:
+    data, at, cameras = path.read_bytes(), 8, {}
+    for _ in range(_unpack("<Q", data, 0)[0]):
+        number, model, width, height = _unpack("<iiQQ", data, at)
+        at += 24
+        name, count = MODELS[model]
+        cameras[number] = (name, width, height, list(_unpack(f"<{count}d", data, at)))
+        at += 8 * count
+    return cameras
+
+
+def _images_binary(path: Path) -> list[tuple]:
+    data, at, images = path.read_bytes(), 8, []
+    for _ in range(_unpack("<Q", data, 0)[0]):
+        _, *pose, camera = _unpack("<i7di", data, at)
+        at += 64
+        end = data.index(b"\0", at)
+        name = data[at:end].decode("utf-8")
+        (points,) = _unpack("<Q", data, end + 1)
+        at = end + 9 + 24 * points
+        images.append((name, pose[:4], pose[4:], camera))
+    return images
+
+
+def _unpack(layout: str, data: bytes, at: int) -> tuple:
+    try:
+        return struct.unpack_from(layout, data, at)
+    except struct.error:
+        raise ValueError(f"it ends at byte {len(data)}") from None
+
+
+def is_colmap(root: Path) -> bool:
+    """Whether a folder holds images beside a COLMAP model."""
+    return (root / "images").is_dir() and find_model(root) is not None
+
+
+def read_colmap(root: Path, max_side: int | None = None) -> VideoDataset:
+    """Reads images/ with a COLMAP model; registered images in name order are the times 0, 1, 2, ...
+
+    Optional beside them, one file per image with the same stem: masks/ or foreground/ (png, not 0 = moving), depth/
+    (.npy, or png in millimetres) in the model's unit, and tracks.npz as in the native format.
+
+    Raises:
+        DatasetError: lists every missing, broken or inconsistent part.
+    """
+    problems = Problems(root)
+    model = find_model(root)
+    if model is None:
+        problems.add(root, "holds no COLMAP model (images.txt or images.bin, as in sparse/0); run COLMAP first.")
+        problems.raise_if_any()
+    registered = read_model(model, problems)
+    paths = [p for p in list_images(root / "images") if p.name in registered]
+    if not paths and not problems.found:
+        problems.add(root / "images", f"none of its files is registered in {model}; the names must be the same.")
+    builder = ViewBuilder(problems, max_side)
+    for time, path in enumerate(paths):
+        camera = registered[path.name]
+        if camera.distorted:
+            problems.add(path, "its camera has lens distortion; run colmap image_undistorter first.")
+        frame = _frame(root, path, time, camera, problems)
+        if frame is not None:
+            builder.add(frame)
+    train = builder.build()
+    dataset = VideoDataset(
+        name=root.resolve().name,
+        num_times=len(paths),
+        train=empty_views() if train is None else train,
+        depth_kind="scale",
+        source={"images": "images/", "cameras": f"COLMAP model {model.name}"},
+    )
+    dataset.tracks = read_tracks(root / "tracks.npz", problems, np.array(builder.scale, np.float32))
+    if train is not None or not problems.found:
+        check_dataset(dataset, problems, root)
+    problems.raise_if_any()
+    add_notes(dataset)
+    return dataset
+
+
+def _frame(root: Path, path: Path, time: int, camera: ColmapImage, problems: Problems) -> Frame | None:
+    image = read_image(path, problems)
+    if image is None:
+        return None
+    if image.shape[:2] != camera.size:
+        found, wanted = f"{image.shape[1]}x{image.shape[0]}", f"{camera.size[1]}x{camera.size[0]}"
+        problems.add(path, f"the image is {found} but its COLMAP camera is {wanted}; give the images COLMAP saw.")
+        return None
+    maps, map_paths = {}, {}
+    folders = [f for f in ("foreground", "masks") if (root / f).is_dir()]
+    if folders:
+        map_paths["foreground"] = find_file(root / folders[0], path.stem, (".png", ".png.png", path.suffix))
+        maps["foreground"] = read_mask(map_paths["foreground"], problems)
+    if (root / "depth").is_dir():
+        map_paths["depth"] = find_file(root / "depth", path.stem, (".npy", ".png"))
+        maps["depth"] = read_map(map_paths["depth"], problems, 1e-3, "this depth map")
+    return Frame(path.stem, time, path, image, camera.w2c, camera.K, maps, map_paths)
