@@ -35,8 +35,8 @@ def choose_device(name: str, threads: int = 0) -> torch.device:
 def keep_freed_memory() -> bool:
     """Makes glibc keep large freed blocks for the next tensor instead of handing them back to the system.
 
-    By default every large tensor is mapped anew and its pages are faulted in one by one, which costs
-    an optimisation step on the CPU a quarter of its time. Returns whether it was done (only with glibc on Linux).
+    By default every large tensor is mapped anew and its pages are faulted in one by one, on which an optimisation step
+    can spend most of its time. Returns whether it was done (only with glibc on Linux).
     """
     if not sys.platform.startswith("linux"):
         return False

@@ -22,4 +22,5 @@ def scale_variance(log_scales: Float[Tensor, "g 3"]) -> Float[Tensor, ""]:
         raise ValueError(f"scale_variance: log_scales must be (G,3), got {tuple(log_scales.shape)}.")
     if len(log_scales) == 0:
         return log_scales.sum()
-    return log_scales.var(dim=1).mean()
+    deviation = log_scales - log_scales.mean(1, keepdim=True)  # (var() is ten times slower along a short axis)
+    return (deviation * deviation).sum() / (2 * len(log_scales))

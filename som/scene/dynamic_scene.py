@@ -84,8 +84,7 @@ class DynamicScene(nn.Module):
 
     def foreground_poses(self, times: Int[Tensor, "b"]) -> tuple[Float[Tensor, "b g 3 3"], Float[Tensor, "b g 3"]]:
         """Rotation and position of every foreground Gaussian at each time."""
-        R, transl = self.motion_bases.poses(self.foreground.motion_weights, times)
-        return R, (R @ self.foreground.means[:, :, None])[..., 0] + transl
+        return self.motion_bases.carry(self.foreground.means, self.foreground.motion_weights, times)
 
     def _gaussians_at(self, B: int, positions: Tensor | None, rotations: Tensor | None, parts: tuple[str, ...]):
         """Means, quats, scales, opacities and features (rgb + foreground flag) of B views, foreground first."""

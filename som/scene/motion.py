@@ -102,3 +102,11 @@ class MotionBases(nn.Module):
         blended = torch.einsum("gk,kbc->bgc", weights, motion)
         r6, transls = blended.split([6, 3], dim=-1)
         return rotation_6d_to_matrix(r6), transls
+
+    def carry(
+        self, points: Float[Tensor, "g 3"], weights: Float[Tensor, "g k"], times: Int[Tensor, "b"]
+    ) -> tuple[Float[Tensor, "b g 3 3"], Float[Tensor, "b g 3"]]:
+        """Rotations, and where canonical points with these weights are at each time."""
+        R, transl = self.poses(weights, times)
+        # products and sums: a batch of 3 x 3 matrix products is several times slower on a CPU
+        return R, (R * points[:, None, :]).sum(-1) + transl

@@ -17,6 +17,8 @@ from som.training.config import LossWeights
 
 BACKGROUND_COLOR = 1.0
 """What shows through where a scene without background has a hole (white)."""
+SMOOTHNESS_SAMPLE = 4096
+"""Foreground Gaussians whose accelerations are looked at in one step."""
 RIGIDITY_SAMPLE = 2048
 """Foreground Gaussians whose neighbourhoods are compared in one step."""
 
@@ -31,7 +33,7 @@ class StepContext:
     num_times: int
     has_background: bool
     around: Float[Tensor, "b 3 g 3"] | None
-    """Foreground positions just before, at and after each rendered time (None with fewer than three times)."""
+    """Positions of some foreground Gaussians before, at and after each rendered time (None with fewer than 3 times)."""
     tracked: Float[Tensor, "b n p 3"] | None
     """Where the surface seen at each track's source pixel is, at every target time."""
     track_weight: Float[Tensor, "b n p"] | None
@@ -141,8 +143,7 @@ def rigidity(context: StepContext) -> Tensor:
     means, weights = context.scene.foreground.means, context.scene.foreground.motion_weights
     sample = torch.randint(len(means), (min(len(means), RIGIDITY_SAMPLE),), device=means.device)
     times = torch.cat([context.batch.times[:1], torch.randint(context.num_times, (1,), device=means.device)])
-    R, transl = context.scene.motion_bases.poses(weights[sample], times)
-    x = (R @ means[sample][:, :, None]).squeeze(-1) + transl
+    R, x = context.scene.motion_bases.carry(means[sample], weights[sample], times)
     neighbors, closeness = losses.nearest_neighbors(means[sample], 8)
     return losses.as_rigid_as_possible(x[0], R[0], x[1], R[1], neighbors, closeness)
 
@@ -211,24 +212,23 @@ class Objective:
         return StepContext(scene, batch, render, self.num_times, self.has_background, around, tracked, weight)
 
     def _foreground_poses(self, scene: DynamicScene, batch: Batch, track_times: Tensor | None):
-        """All foreground poses that the step needs, computed in one go: for the render, and around each time."""
-        if scene.foreground is None:
+        """Foreground poses that the step needs: for the render; and, of a random sample, around each rendered time."""
+        foreground, bases = scene.foreground, scene.motion_bases
+        if foreground is None:
             return None, None
-        columns = [batch.times[:, None]]
-        if track_times is not None:
-            columns.append(track_times)
-        if self.num_times >= 3 and self._uses("smooth_tracks", "smooth_along_ray"):
-            middle = batch.times.clamp(1, self.num_times - 2)[:, None]
-            columns.append(torch.cat([middle - 1, middle, middle + 1], 1))
-        else:
-            columns.append(batch.times.new_zeros(len(batch.times), 0))
-        times = torch.cat(columns, 1)
-        R, x = (value.unflatten(0, times.shape) for value in scene.foreground_poses(times.flatten()))
-        widths = [c.shape[1] for c in columns]
+        B, weights = len(batch.times), foreground.motion_weights
+        times = batch.times[:, None] if track_times is None else torch.cat([batch.times[:, None], track_times], 1)
+        R, x = (v.unflatten(0, times.shape) for v in bases.carry(foreground.means, weights, times.flatten()))
         rotation = R.split([1, times.shape[1] - 1], dim=1)[0]
-        position, *tracked, around = x.split(widths, dim=1)
-        poses = (rotation.squeeze(1), position.squeeze(1), tracked[0] if tracked else None)
-        return poses, (around if widths[-1] else None)
+        position, tracked = x.split([1, times.shape[1] - 1], dim=1)
+        poses = (rotation.squeeze(1), position.squeeze(1), None if track_times is None else tracked)
+        if self.num_times < 3 or not self._uses("smooth_tracks", "smooth_along_ray"):
+            return poses, None
+        sample = torch.randperm(len(weights), device=weights.device)[:SMOOTHNESS_SAMPLE]
+        middle = batch.times.clamp(1, self.num_times - 2)[:, None]
+        times = torch.cat([middle - 1, middle, middle + 1], 1)
+        _, around = bases.carry(foreground.means[sample], weights[sample], times.flatten())
+        return poses, around.unflatten(0, (B, 3))
 
     @staticmethod
     def _tracked_points(render: SceneRender, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from som.data.dataset import VideoDataset
+from som.device import keep_freed_memory
 from som.scene import DynamicScene
 from som.scene.checkpoint import Checkpoint, atomic_link, checkpoint_path, load_checkpoint, save_checkpoint
 from som.training.batch import BatchSampler
@@ -89,6 +90,8 @@ class Trainer:
     ):
         self.config, self.work_dir, self.device, self.seed = config, Path(work_dir), device, seed
         self.run_config = run_config or {}
+        if device.type == "cpu":
+            keep_freed_memory()  # or each step spends most of its time on page faults
         self.scene = scene.to(device)
         self.scene.rasterize_mode = config.rasterize_mode
         self.dataset = scene.normalization.dataset_to_scene(dataset)
