@@ -15,7 +15,7 @@ class InitializationConfig:
     num_background: int = 100_000
     """At most this many static Gaussians."""
 
-    num_motion_bases: int = 10
+    num_motion_bases: int = 20
     """Rigid motions shared by all moving Gaussians; fewer are made when there are too few tracks."""
 
     num_tracks: int = 8192

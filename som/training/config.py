@@ -24,9 +24,9 @@ class LossWeights:
     """Reprojection error of rendered tracks at other times, in units of the longer image side."""
     track_depth: float = 0.1
     """Disparity of rendered tracks at other times against the depth prior there."""
-    smooth_bases: float = 0.1
+    smooth_bases: float = 0.005
     """Acceleration of the motion bases (rotations and twice the translations)."""
-    smooth_tracks: float = 2.0
+    smooth_tracks: float = 0.1
     """Acceleration of the foreground Gaussians around the rendered times."""
     smooth_along_ray: float = 1.0
     """Acceleration of the foreground Gaussians along the viewing ray, the direction that one view cannot see."""
