@@ -83,6 +83,10 @@ def train(run: TrainingRun) -> int:
         load_checkpoint(resume_from)  # a damaged file is reported before the data set is read
     dataset = load_dataset(run.data)
     say(describe(dataset))
+    for note in dataset.source.get("notes", []):
+        say(f"note: {note}")
+    if dataset.depth_kind == "relative":
+        say("note: the depth has an unknown scale and shift in every frame and is used as it is; align it first")
     say(f"computing on {device}, preset {run.config}")
     trainer = _make_trainer(run, dataset, resume_from, device)
     if trainer.step >= trainer.total_steps:

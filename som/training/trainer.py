@@ -14,7 +14,14 @@ import torch
 from som.data.dataset import VideoDataset
 from som.device import keep_freed_memory
 from som.scene import DynamicScene
-from som.scene.checkpoint import Checkpoint, atomic_link, checkpoint_path, load_checkpoint, save_checkpoint
+from som.scene.checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    atomic_link,
+    checkpoint_path,
+    load_checkpoint,
+    save_checkpoint,
+)
 from som.training.batch import BatchSampler
 from som.training.config import TrainingConfig
 from som.training.density import DensityController
@@ -116,8 +123,13 @@ class Trainer:
         checkpoint = load_checkpoint(path)
         trainer = cls(checkpoint.scene, dataset, config, work_dir, **kwargs)
         trainer.step = checkpoint.step
-        load_optimizers_state(trainer.optimizers, checkpoint.training["optimizers"])
-        trainer.density.load_state(checkpoint.training["density"])
+        try:
+            load_optimizers_state(trainer.optimizers, checkpoint.training["optimizers"])
+            trainer.density.load_state(checkpoint.training["density"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"{path}: lacks the trainer's state ({error}); a run cannot go on from it."
+            ) from error
         return trainer
 
     def train(self) -> None:

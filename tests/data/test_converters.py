@@ -127,6 +127,22 @@ def test_rgbd(toy, tmp_path):
         kitchen.convert(tmp_path / "in", tmp_path / "bad")
 
 
+def test_depth_is_carried_into_a_colour_camera_of_its_own():
+    """A near square before a wall: both move by f * offset / z, and the near one hides the wall."""
+    register = script("convert_rgbd_7scenes").register_depth
+    depth = np.full((40, 60), 4.0, np.float32)
+    depth[10:20, 20:30] = 2.0
+    depth[0, 0] = 0
+    K = np.array([[40.0, 0, 30], [0, 40, 20], [0, 0, 1]])
+    T = np.eye(4)
+    T[0, 3] = -0.2  # 4 pixels at 2 m, 2 pixels at 4 m, to the left
+    out = register(depth, K, K, T)
+    assert out.dtype == np.float32
+    assert (out[10:20, 16:26] == 2).all() and (out[10:20, 26:28] == 0).all() and (out[10:20, 28:57] == 4).all()
+    assert (out[25, :58] == 4).all() and (out[:, 58:] == 0).all()
+    assert (register(depth, K, K, np.eye(4)) == depth).all()
+
+
 @pytest.mark.skipif(not (SHARED / "rgbd_7scenes").is_dir(), reason="the 7-Scenes frames are not here")
 def test_7scenes_depth_and_poses_agree(tmp_path):
     kitchen = script("convert_rgbd_7scenes")

@@ -6,7 +6,7 @@ import signal
 import pytest
 import torch
 
-from som.scene.checkpoint import checkpoint_path, load_checkpoint
+from som.scene.checkpoint import Checkpoint, CheckpointError, checkpoint_path, load_checkpoint, save_checkpoint
 from som.training.config import DensityConfig, LearningRates, LossWeights, TrainingConfig
 from som.training.trainer import Interrupted, NonFiniteLossError, Trainer, default_steps
 
@@ -73,6 +73,13 @@ def test_resumed_run_ends_bitwise_like_an_undisturbed_one(scene, dataset, tmp_pa
     a, b = parameters(straight.scene), parameters(resumed.scene)
     assert a.keys() == b.keys()
     assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_scene_without_trainer_state_is_not_resumed(scene, dataset, tmp_path):
+    save_checkpoint(tmp_path / "a.ckpt", Checkpoint(scene, 3))
+    _, config = make(scene, dataset, tmp_path)
+    with pytest.raises(CheckpointError, match="lacks the trainer's state"):
+        Trainer.resume(tmp_path / "a.ckpt", dataset, config, tmp_path, device=torch.device("cpu"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
