@@ -214,6 +214,22 @@ def test_corrupt_last_checkpoint_stops_a_resume(trained, command, tmp_path):
     assert_one_clear_error(done, "last.ckpt", "damaged")
 
 
+def test_options_that_cannot_be_met(command, tmp_path):
+    for options, words in (
+        (["--threads", "-1"], "--threads"),
+        (["--training.steps", "0"], "--training.steps"),
+        (["--config", "nonsense"], "presets are cpu, quality"),
+    ):
+        assert_one_clear_error(
+            command("run_training.py", "--work-dir", "w", *FAST, *options, *TINY, cwd=tmp_path), words
+        )
+    if not torch.cuda.is_available():
+        done = command("run_training.py", "--work-dir", "w", "--device", "cuda", *TINY, cwd=tmp_path)
+        assert_one_clear_error(done, "--device cuda")
+    assert command("run_training.py", cwd=tmp_path).returncode == 2
+    assert not (tmp_path / "w").exists()
+
+
 def test_work_dir_that_is_a_file(command, tmp_path):
     (tmp_path / "w").write_text("")
     assert_one_clear_error(command("run_training.py", "--work-dir", "w", *FAST, *TINY, cwd=tmp_path), "--work-dir")
