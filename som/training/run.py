@@ -36,24 +36,28 @@ def describe(dataset: VideoDataset) -> str:
     return f"data set {dataset.name}: {', '.join(parts)}"
 
 
-def _prepare_work_dir(run: TrainingRun) -> Path | None:
-    """Creates the work dir; returns the checkpoint to resume from, if the dir holds this very run."""
+def _resumable(run: TrainingRun) -> Path | None:
+    """The checkpoint to resume from, if the work dir holds this very run; looks, and changes nothing."""
     work_dir, last = run.work_dir, checkpoint_path(run.work_dir)
     if work_dir.exists() and not work_dir.is_dir():
         raise UserError(f"--work-dir {work_dir}: is a file; name a folder.")
-    if run.overwrite:
-        for name in ("checkpoints", "logs", "val"):
-            shutil.rmtree(work_dir / name, ignore_errors=True)
-        for name in ("metrics.jsonl", "config.yaml"):
-            (work_dir / name).unlink(missing_ok=True)
-    if last.is_file():
-        check_same_run(recorded_run(work_dir), run, work_dir)
-        return last
+    if run.overwrite or not last.is_file():
+        return None
+    check_same_run(recorded_run(work_dir), run, work_dir)
+    load_checkpoint(last)  # a damaged file is reported before the data set is read
+    return last
+
+
+def _begin_work_dir(run: TrainingRun) -> None:
+    """An empty work dir with the configuration in it."""
+    work_dir = run.work_dir
+    for name in ("checkpoints", "logs", "val"):
+        shutil.rmtree(work_dir / name, ignore_errors=True)
     try:
+        (work_dir / "metrics.jsonl").unlink(missing_ok=True)
         write_yaml(work_dir / "config.yaml", run)
     except OSError as error:
         raise UserError(f"--work-dir {work_dir}: cannot be written ({error.strerror}); name another folder.") from None
-    return None
 
 
 def _make_trainer(run: TrainingRun, dataset: VideoDataset, resume_from: Path | None, device: torch.device) -> Trainer:
@@ -78,9 +82,7 @@ def train(run: TrainingRun) -> int:
         UserError: something in the options, the data set or the work dir is wrong.
     """
     device = choose_device(run.device, run.threads)
-    resume_from = _prepare_work_dir(run)
-    if resume_from is not None:
-        load_checkpoint(resume_from)  # a damaged file is reported before the data set is read
+    resume_from = _resumable(run)
     dataset = load_dataset(run.data)
     say(describe(dataset))
     for note in dataset.source.get("notes", []):
@@ -88,6 +90,8 @@ def train(run: TrainingRun) -> int:
     if dataset.depth_kind == "relative":
         say("note: the depth has an unknown scale and shift in every frame and is used as it is; align it first")
     say(f"computing on {device}, preset {run.config}")
+    if resume_from is None:  # not before the data set is known to be good: --overwrite must not cost a run for a typo
+        _begin_work_dir(run)
     trainer = _make_trainer(run, dataset, resume_from, device)
     if trainer.step >= trainer.total_steps:
         say(f"this run is complete ({trainer.step} steps); score it with run_val.py --work-dir {run.work_dir}")

@@ -192,7 +192,7 @@ def test_broken_data_sets_give_a_clear_error(what, native, command, tmp_path):
     options = ["data:custom", "--data.seq-name", "scene", "--data.root-dir", str(folder)]
     done = command("run_training.py", "--work-dir", "w", *FAST, *options, cwd=tmp_path)
     assert_one_clear_error(done, "scene")
-    assert not (tmp_path / "w" / "checkpoints").exists()
+    assert not (tmp_path / "w").exists()
 
 
 def test_wrong_models_give_a_clear_error(trained, command, tmp_path):
@@ -202,6 +202,15 @@ def test_wrong_models_give_a_clear_error(trained, command, tmp_path):
     corrupt = tmp_path / "corrupt.ckpt"
     corrupt.write_bytes((trained / "out" / "checkpoints" / "last.ckpt").read_bytes()[:5000])
     assert_one_clear_error(command("run_val.py", "--model", corrupt, cwd=trained), "corrupt.ckpt")
+
+
+def test_overwriting_with_a_wrong_data_set_loses_nothing(trained, command, tmp_path):
+    shutil.copytree(trained / "out", tmp_path / "out")
+    before = sorted(p.relative_to(tmp_path) for p in tmp_path.rglob("*"))
+    options = ["--overwrite", "True", *FAST, "data:custom", "--data.seq-name", "mistyped"]
+    done = command("run_training.py", "--work-dir", "out", *options, cwd=tmp_path)
+    assert_one_clear_error(done, "mistyped")
+    assert sorted(p.relative_to(tmp_path) for p in tmp_path.rglob("*")) == before
 
 
 def test_corrupt_last_checkpoint_stops_a_resume(trained, command, tmp_path):
