@@ -49,12 +49,13 @@ def _resumable(run: TrainingRun) -> Path | None:
 
 
 def _begin_work_dir(run: TrainingRun) -> None:
-    """An empty work dir with the configuration in it."""
+    """Writes the configuration; with --overwrite, removes what an earlier run (and only a run) has left there."""
     work_dir = run.work_dir
-    for name in ("checkpoints", "logs", "val"):
-        shutil.rmtree(work_dir / name, ignore_errors=True)
     try:
-        (work_dir / "metrics.jsonl").unlink(missing_ok=True)
+        if run.overwrite and (work_dir / "config.yaml").is_file():
+            for name in ("checkpoints", "logs", "val"):
+                shutil.rmtree(work_dir / name, ignore_errors=True)
+            (work_dir / "metrics.jsonl").unlink(missing_ok=True)
         write_yaml(work_dir / "config.yaml", run)
     except OSError as error:
         raise UserError(f"--work-dir {work_dir}: cannot be written ({error.strerror}); name another folder.") from None
