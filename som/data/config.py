@@ -21,7 +21,7 @@ class DemoData(DataOptions):
     """The built-in scene: generated once, with exact cameras, depth, flow, masks, tracks and held-out views."""
 
     cache_dir: Path | None = None
-    """Where the generated data set is kept; by default ~/.cache/som4d/demo-<hash of the options>."""
+    """Where the generated data set is kept; by default ~/.cache/som4d."""
     seed: int = 0
     """Varies textures, the placing of the props and the phase of the motion."""
     width: int = 256

@@ -23,8 +23,6 @@ from som.data.demo_scene import Camera, DemoScene, held_out_camera, training_cam
 from som.data.native import read_native, write_flow, write_native
 from som.errors import UserError
 
-VERSION = 1
-"""Part of the cache key: raise it when the scene changes."""
 FPS = 24.0
 COVISIBLE_FROM = 5
 """A held-out pixel counts as co-visible if this many training frames see its surface."""
@@ -63,8 +61,10 @@ def cache_folder(config: DemoData) -> Path:
     else:
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "som4d"
     options = {k: v for k, v in dataclasses.asdict(config).items() if k not in ("cache_dir", "is_train", "max_side")}
-    key = hashlib.sha256(f"{VERSION} {sorted(options.items())}".encode()).hexdigest()[:10]
-    return base / f"demo-v{VERSION}-{key}"
+    # of the sources, too: another version of this program makes another picture
+    sources = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("demo*.py")))
+    key = hashlib.sha256(sources + str(sorted(options.items())).encode()).hexdigest()[:10]
+    return base / f"demo-{key}"
 
 
 def _check(config: DemoData) -> None:
