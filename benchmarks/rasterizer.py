@@ -37,7 +37,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--json", metavar="FILE", help="also write the results to this file")
     parser.add_argument(
         "--compare", metavar="PATH",
-        help="Python file with a function rasterization(...) of the same call, to run in turn with ours (CPU only)",
+        help="Python file with a function rasterization(...) of the same call, to run in turn with ours (CPU only; it "
+        "uses as many threads as it likes)",
     )  # fmt: skip
     return parser.parse_args()
 
