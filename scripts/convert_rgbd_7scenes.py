@@ -25,6 +25,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from depth.geometry import resize_intrinsics
 from som.data.dataset import VideoDataset, Views
 from som.data.files import list_images, reduced_size, resize_image, resize_map
 from som.data.native import write_native
@@ -103,7 +104,7 @@ def convert(
         times=torch.arange(count),
         images=torch.from_numpy(np.stack(images)),
         w2cs=torch.from_numpy(np.linalg.inv(poses)).float(),
-        Ks=torch.from_numpy(np.repeat((K * np.array([*scale[0], 1.0])[:, None])[None], count, 0)).float(),
+        Ks=resize_intrinsics(torch.from_numpy(K), *scale[0]).float().repeat(count, 1, 1),
         valid=torch.ones((count, *size), dtype=torch.bool),
         foreground=torch.zeros((count, *size), dtype=torch.bool),
         depths=torch.from_numpy(np.stack(depths)),

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from depth.geometry import resize_intrinsics
 from som.data.checks import Problems
 from som.data.dataset import Views
 from som.data.files import has_size, reduced_size, resize_image, resize_map
@@ -67,7 +68,7 @@ class ViewBuilder:
                 frame.path, f"this image is {found} (before reduction), but {first.path} gave {wanted}; resize one."
             )
             return
-        K = frame.K * np.array([self.scale[0], self.scale[1], 1.0])[:, None]
+        K = resize_intrinsics(torch.from_numpy(frame.K), *self.scale).numpy()
         image = resize_image(np.ascontiguousarray(frame.image[..., :3]), size)
         self.frames.append(Frame(frame.name, frame.time, frame.path, image, frame.w2c, K, maps))
 

@@ -67,7 +67,7 @@ class RunLog:
         self.path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
 
     def write(self, kind: str, step: int, values: dict[str, float]) -> None:
-        """One report: ``kind`` is train, validation or density."""
+        """One report: ``kind`` is train or validation."""
         clean = {k: (v if math.isfinite(v) else None) for k, v in values.items()}
         self.stream.write(json.dumps({"kind": kind, "step": step, **clean}) + "\n")
         self.stream.flush()

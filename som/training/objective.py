@@ -184,7 +184,9 @@ class Objective:
         values = {name: TERMS[name](context) for name in self.active}
         values["loss"] = torch.stack([self.weights[name] * value for name, value in values.items()]).sum()
         with torch.no_grad():
-            error = losses.weighted_mean(((context.render.rgb - batch.images) ** 2).mean(-1), batch.valid)
+            masked = not self.has_background and batch.foreground is not None
+            seen = batch.valid & batch.foreground if masked else batch.valid
+            error = losses.weighted_mean(((context.render.rgb - batch.images) ** 2).mean(-1), seen)
             values["psnr"] = -10 * torch.log10(error.clamp(min=1e-10))
         return values, context.render
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import sys
 import time
-from pathlib import Path
 
 import torch
 
@@ -16,7 +15,7 @@ from som.device import choose_device
 from som.errors import UserError
 from som.initialization import initialize_scene
 from som.run_config import TrainingRun, check_same_run, recorded_run
-from som.scene.checkpoint import checkpoint_path, load_checkpoint
+from som.scene.checkpoint import Checkpoint, checkpoint_path, load_checkpoint
 from som.training.logging import format_seconds
 from som.training.trainer import Interrupted, NonFiniteLossError, Trainer
 
@@ -36,7 +35,7 @@ def describe(dataset: VideoDataset) -> str:
     return f"data set {dataset.name}: {', '.join(parts)}"
 
 
-def _resumable(run: TrainingRun) -> Path | None:
+def _resumable(run: TrainingRun) -> Checkpoint | None:
     """The checkpoint to resume from, if the work dir holds this very run; looks, and changes nothing."""
     work_dir, last = run.work_dir, checkpoint_path(run.work_dir)
     if work_dir.exists() and not work_dir.is_dir():
@@ -44,8 +43,7 @@ def _resumable(run: TrainingRun) -> Path | None:
     if run.overwrite or not last.is_file():
         return None
     check_same_run(recorded_run(work_dir), run, work_dir)
-    load_checkpoint(last)  # a damaged file is reported before the data set is read
-    return last
+    return load_checkpoint(last)
 
 
 def _begin_work_dir(run: TrainingRun) -> None:
@@ -61,7 +59,9 @@ def _begin_work_dir(run: TrainingRun) -> None:
         raise UserError(f"--work-dir {work_dir}: cannot be written ({error.strerror}); name another folder.") from None
 
 
-def _make_trainer(run: TrainingRun, dataset: VideoDataset, resume_from: Path | None, device: torch.device) -> Trainer:
+def _make_trainer(
+    run: TrainingRun, dataset: VideoDataset, resume_from: Checkpoint | None, device: torch.device
+) -> Trainer:
     options = {"device": device, "seed": run.seed, "run_config": to_plain(run)}
     if resume_from is not None:
         trainer = Trainer.resume(resume_from, dataset, run.training, run.work_dir, **options)

@@ -19,7 +19,6 @@ from som.scene.checkpoint import (
     CheckpointError,
     atomic_link,
     checkpoint_path,
-    load_checkpoint,
     save_checkpoint,
 )
 from som.training.batch import BatchSampler
@@ -114,13 +113,14 @@ class Trainer:
         self._nonfinite = torch.zeros((), dtype=torch.bool, device=device)
 
     @classmethod
-    def resume(cls, path: Path, dataset: VideoDataset, config: TrainingConfig, work_dir: Path, **kwargs) -> Trainer:
+    def resume(
+        cls, checkpoint: Checkpoint, dataset: VideoDataset, config: TrainingConfig, work_dir: Path, **kwargs
+    ) -> Trainer:
         """The trainer exactly as it was when the checkpoint was written.
 
         Raises:
-            CheckpointError: the file is no checkpoint or lacks the trainer's state.
+            CheckpointError: the checkpoint lacks the trainer's state.
         """
-        checkpoint = load_checkpoint(path)
         trainer = cls(checkpoint.scene, dataset, config, work_dir, **kwargs)
         trainer.step = checkpoint.step
         try:
@@ -128,7 +128,7 @@ class Trainer:
             trainer.density.load_state(checkpoint.training["density"])
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(
-                f"{path}: lacks the trainer's state ({error}); a run cannot go on from it."
+                f"{work_dir}: the checkpoint lacks the trainer's state ({error}); a run cannot go on from it."
             ) from error
         return trainer
 
@@ -205,7 +205,7 @@ class Trainer:
         progress.update(self.step, values, self.scene.num_foreground, self.scene.num_background)
 
     def _validate(self, log: RunLog, progress: ProgressLine) -> None:
-        scores = quick_scores(self.scene, self.dataset.val, self.device)
+        scores = quick_scores(self.scene, self.dataset.val, self.device, self.dataset.has_background)
         log.write("validation", self.step, scores)
         text = ", ".join(f"{name} {value:.2f} dB" for name, value in scores.items())
         progress.say(f"step {self.step}: held-out views: {text}")

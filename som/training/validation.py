@@ -9,11 +9,14 @@ from som.scene import DynamicScene
 
 
 @torch.no_grad()
-def quick_scores(scene: DynamicScene, views: Views, device: torch.device, batch_size: int = 4) -> dict[str, float]:
+def quick_scores(
+    scene: DynamicScene, views: Views, device: torch.device, has_background: bool = True, batch_size: int = 4
+) -> dict[str, float]:
     """Mean PSNR in dB over views: ``all`` valid pixels, and ``foreground`` where masks are known.
 
     Args:
         views: in scene coordinates.
+        has_background: False counts foreground pixels only, since the rest of the image is not part of the scene.
     """
     scores: dict[str, list[float]] = {"all": [], "foreground": []}
     for start in range(0, len(views), batch_size):
@@ -29,6 +32,8 @@ def quick_scores(scene: DynamicScene, views: Views, device: torch.device, batch_
         regions = {"all": chunk.valid}
         if chunk.foreground is not None:
             regions["foreground"] = chunk.valid & chunk.foreground
+            if not has_background:
+                regions["all"] = regions["foreground"]
         for name, region in regions.items():
             for e, inside in zip(error, region, strict=True):
                 if inside.any():

@@ -65,9 +65,8 @@ def test_resumed_run_ends_bitwise_like_an_undisturbed_one(scene, dataset, tmp_pa
     for _ in range(13):
         broken.train_step()
     broken.save(numbered=False)
-    resumed = Trainer.resume(
-        checkpoint_path(tmp_path / "b"), dataset, config, tmp_path / "b", device=torch.device("cpu"), seed=5
-    )
+    saved = load_checkpoint(checkpoint_path(tmp_path / "b"))
+    resumed = Trainer.resume(saved, dataset, config, tmp_path / "b", device=torch.device("cpu"), seed=5)
     assert resumed.step == 13
     resumed.train()
     a, b = parameters(straight.scene), parameters(resumed.scene)
@@ -79,7 +78,7 @@ def test_scene_without_trainer_state_is_not_resumed(scene, dataset, tmp_path):
     save_checkpoint(tmp_path / "a.ckpt", Checkpoint(scene, 3))
     _, config = make(scene, dataset, tmp_path)
     with pytest.raises(CheckpointError, match="lacks the trainer's state"):
-        Trainer.resume(tmp_path / "a.ckpt", dataset, config, tmp_path, device=torch.device("cpu"))
+        Trainer.resume(load_checkpoint(tmp_path / "a.ckpt"), dataset, config, tmp_path, device=torch.device("cpu"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
