@@ -1,0 +1,146 @@
+"""The flow fields of one video, in memory or in a folder, in a compact fixed-point form."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flow.errors import FlowError
+
+FINEST_STEP = 1 / 256
+"""Flow is stored in steps of this many pixels, or of the next power of two that lets the largest vector fit."""
+
+
+@dataclass(frozen=True)
+class PackedFlow:
+    """A flow field in fixed point: 4 bytes a pixel, at most half a step off."""
+
+    values: np.ndarray
+    """(H,W,2) int16, in steps."""
+    step: float
+    """Pixels per step, a power of two; 1/256 for flow up to 127 px."""
+
+    @staticmethod
+    def pack(flow: Tensor) -> PackedFlow:
+        """From (H,W,2) pixels, finite. Raises FlowError otherwise."""
+        if flow.ndim != 3 or flow.shape[-1] != 2:
+            raise FlowError(f"flow must have shape (H,W,2), got {tuple(flow.shape)}.")
+        largest = float(flow.abs().amax()) if flow.numel() else 0.0
+        if not np.isfinite(largest):
+            raise FlowError("flow must be finite; it holds nan or inf.")
+        step = max(FINEST_STEP, 2.0 ** np.ceil(np.log2(max(largest, 1e-9) / 32767)))
+        return PackedFlow((flow / step).round().to(torch.int16).cpu().numpy(), float(step))
+
+    def unpack(self) -> Tensor:
+        """(H,W,2) float32 pixels."""
+        return torch.from_numpy(self.values).float() * self.step
+
+
+def flow_path(folder: Path, source: int, target: int) -> Path:
+    """File of the flow from one frame to another: ``<folder>/00003_00004.npz``."""
+    return folder / f"{source:05d}_{target:05d}.npz"
+
+
+def write_flow_file(path: Path, flow: Tensor, consistent: Tensor | None = None) -> None:
+    """Writes flow (H,W,2) in pixels, and optionally where it is known to be right (H,W) bool, in one rename."""
+    packed = PackedFlow.pack(flow)
+    arrays = {"flow": packed.values, "step": np.float32(packed.step)}
+    if consistent is not None:
+        arrays["consistent"] = consistent.cpu().numpy().astype(bool)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            np.savez_compressed(file, **arrays)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def read_flow_file(path: Path) -> tuple[Tensor, Tensor | None]:
+    """(H,W,2) float32 flow in pixels and (H,W) bool mask, or None where the file holds no mask.
+
+    Files of float flow without ``step`` are read too.
+
+    Raises:
+        FlowError: the file is missing, broken or holds something else.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in ("flow", "step", "consistent") if name in file.files}
+    except FileNotFoundError:
+        raise FlowError(f"{path} does not exist; compute this flow first.") from None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise FlowError(f"{path} is not a readable flow file ({error}); delete it and compute it again.") from error
+    values = arrays.get("flow")
+    if values is None or values.ndim != 3 or values.shape[-1] != 2:
+        raise FlowError(f'{path} must hold "flow" of shape (H,W,2); delete it and compute it again.')
+    flow = torch.from_numpy(values.astype(np.float32)) * float(arrays.get("step", 1.0))
+    mask = arrays.get("consistent")
+    if mask is not None and mask.shape != values.shape[:2]:
+        raise FlowError(f'{path} must hold "consistent" of shape {values.shape[:2]}, found {mask.shape}.')
+    return flow, None if mask is None else torch.from_numpy(mask.astype(bool))
+
+
+class VideoFlow:
+    """Flow fields between frames of a video, by (source, target) frame index.
+
+    Attributes:
+        num_frames: T.
+        height, width: size of the fields in pixels.
+        image_height, image_width: size of the frames that they were computed for (fields may be smaller).
+        folder: where the fields lie on disk; None keeps them in memory.
+    """
+
+    def __init__(
+        self,
+        num_frames: int,
+        size: tuple[int, int],
+        image_size: tuple[int, int] | None = None,
+        folder: Path | None = None,
+    ):
+        self.num_frames, (self.height, self.width) = num_frames, size
+        self.image_height, self.image_width = image_size or size
+        self.folder = folder
+        self._packed: dict[tuple[int, int], PackedFlow] = {}
+
+    def __contains__(self, pair: tuple[int, int]) -> bool:
+        return pair in self._packed if self.folder is None else flow_path(self.folder, *pair).is_file()
+
+    def pairs(self) -> Iterator[tuple[int, int]]:
+        """All (source, target) that are there."""
+        return (pair for s in range(self.num_frames) for t in range(self.num_frames) if (pair := (s, t)) in self)
+
+    def strides(self) -> tuple[int, ...]:
+        """All distances |target - source| that are there."""
+        return tuple(sorted({abs(target - source) for source, target in self.pairs()}))
+
+    def put(self, source: int, target: int, flow: Tensor) -> None:
+        """Stores the field (H,W,2) from ``source`` to ``target``."""
+        if flow.shape != (self.height, self.width, 2):
+            raise FlowError(f"flow must have shape {(self.height, self.width, 2)}, got {tuple(flow.shape)}.")
+        if self.folder is None:
+            self._packed[source, target] = PackedFlow.pack(flow)
+        else:
+            write_flow_file(flow_path(self.folder, source, target), flow)
+
+    def get(self, source: int, target: int) -> Tensor:
+        """The field (H,W,2) float32 in pixels of the field's size. Raises FlowError if it was not computed."""
+        if self.folder is not None:
+            flow, _ = read_flow_file(flow_path(self.folder, source, target))
+            if flow.shape != (self.height, self.width, 2):
+                path = flow_path(self.folder, source, target)
+                raise FlowError(f"{path} is {flow.shape[1]}x{flow.shape[0]}, expected {self.width}x{self.height}.")
+            return flow
+        if (source, target) not in self._packed:
+            raise FlowError(f"no flow from frame {source} to {target}; compute stride {abs(target - source)} too.")
+        return self._packed[source, target].unpack()
