@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import fields
 from pathlib import Path
 
 import torch
@@ -25,6 +26,10 @@ class FlowEstimator(ABC):
     """The estimator's name, one of ``ESTIMATORS``."""
     min_side: int = 16
     """Smallest image side in pixels that it takes."""
+    parallel: bool = False
+    """Whether calls from several threads at once are faster than one after the other."""
+    batch_size: int = 1
+    """How many pairs it likes to be given at once."""
 
     @abstractmethod
     def estimate(self, images0: Tensor, images1: Tensor, initial: Tensor | None) -> Tensor:
@@ -63,6 +68,8 @@ class FlowEstimator(ABC):
             if initial.shape != (*images0.shape[:3], 2):
                 expected = (*images0.shape[:3], 2)
                 raise FlowError(f"the initial flow must have shape {expected}, got {tuple(initial.shape)}.")
+            if not bool(initial.isfinite().all()):
+                raise FlowError("the initial flow must be finite; it holds nan or inf.")
             initial = initial.float()
         return self.estimate(images0, images1, initial)
 
@@ -99,7 +106,16 @@ def make_estimator(
 
         if weights is not None:
             raise FlowError("dis has no weights; choose raft-large or raft-small, or leave the weights out.")
+        _check_options(name, DISEstimator, options)
         return DISEstimator(**options)
     from flow.raft.estimator import RAFTEstimator
 
+    _check_options(name, RAFTEstimator, options, besides=("model", "weights", "weights_sha256"))
     return RAFTEstimator.load(weights, variant=None if name == "auto" else name, device=device, **options)
+
+
+def _check_options(name: str, kind: type, options: dict, besides: tuple[str, ...] = ()) -> None:
+    known = [field.name for field in fields(kind) if field.name not in besides]
+    for option in options:
+        if option not in known:
+            raise FlowError(f"{name} has no option {option!r}; it has {', '.join(known)}.")
