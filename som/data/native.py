@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from flow.errors import FlowError
+from flow.video_flow import flow_path, read_flow_file, write_flow_file
 from som.data.assembly import Frame, ViewBuilder, empty_views, intrinsics
 from som.data.checks import Problems, check_dataset
 from som.data.dataset import GroundTruthTracks, Tracks, VideoDataset, Views
@@ -310,26 +312,23 @@ def add_notes(dataset: VideoDataset) -> None:
         dataset.source = {**dataset.source, "notes": [*dataset.source.get("notes", []), *notes]}
 
 
-def flow_path(root: Path, source_time: int, target_time: int) -> Path:
-    """File of the optical flow from one time to another."""
-    return root / "flow" / f"{source_time:05d}_{target_time:05d}.npz"
-
-
 def write_flow(root: Path, source_time: int, target_time: int, flow: np.ndarray, consistent: np.ndarray) -> None:
     """Writes flow (H,W,2) in pixels and the mask (H,W) of pixels where it links the same visible surface point."""
-    path = flow_path(root, source_time, target_time)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(path, flow=flow.astype(np.float32), consistent=consistent.astype(bool))
+    path = flow_path(root / "flow", source_time, target_time)
+    write_flow_file(path, torch.from_numpy(flow), torch.from_numpy(consistent))
 
 
 def read_flow(root: Path, source_time: int, target_time: int) -> tuple[np.ndarray, np.ndarray]:
-    """(H,W,2) float32 flow and (H,W) bool consistency mask.
+    """(H,W,2) float32 flow and (H,W) bool consistency mask; in a file without a mask, flow counts everywhere.
 
     Raises:
         DatasetError: the file is missing or broken.
     """
-    path = flow_path(root, source_time, target_time)
+    path = flow_path(root / "flow", source_time, target_time)
     problems = Problems(root)
-    arrays = read_arrays(path, problems, ("flow", "consistent"), "this flow")
-    problems.raise_if_any()
-    return arrays["flow"], arrays["consistent"]
+    try:
+        flow, consistent = read_flow_file(path)
+    except FlowError as error:
+        problems.add(path, str(error).removeprefix(f"{path} "))
+        problems.raise_if_any()
+    return flow.numpy(), np.ones(flow.shape[:2], bool) if consistent is None else consistent.numpy()

@@ -10,9 +10,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from depth.geometry import in_image, project_from_world, sample_depth, sample_image
+from flow.tap import tap_vid
 from som.data.dataset import GroundTruthTracks, VideoDataset
 from som.evaluation.config import EvaluationConfig
-from som.evaluation.metrics import pck, tap_vid, track_errors_3d
+from som.evaluation.metrics import pck, track_errors_3d
 from som.scene import DynamicScene
 
 Progress = Callable[[str, int, int], None]

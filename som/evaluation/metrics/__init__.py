@@ -4,7 +4,7 @@ from som.evaluation.metrics.depth import depth_errors, depth_order_accuracy, dis
 from som.evaluation.metrics.image import masked_ssim, psnr, ssim, ssim_map
 from som.evaluation.metrics.lpips import LPIPS, load_lpips
 from som.evaluation.metrics.masks import mask_iou
-from som.evaluation.metrics.tracks import pck, tap_vid, track_errors_3d
+from som.evaluation.metrics.tracks import pck, track_errors_3d
 
 __all__ = [
     "LPIPS",
@@ -18,6 +18,5 @@ __all__ = [
     "psnr",
     "ssim",
     "ssim_map",
-    "tap_vid",
     "track_errors_3d",
 ]

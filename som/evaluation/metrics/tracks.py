@@ -1,4 +1,4 @@
-"""Point track metrics in 3D and 2D."""
+"""Point track metrics in 3D, and PCK in 2D; TAP-Vid's are in flow/tap.py."""
 
 from __future__ import annotations
 
@@ -7,9 +7,6 @@ import math
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-
-TAP_VID_SIZE = 256
-TAP_VID_THRESHOLDS = (1.0, 2.0, 4.0, 8.0, 16.0)
 
 
 def track_errors_3d(
@@ -48,45 +45,3 @@ def pck(
     """
     error = torch.linalg.norm(pred - target, dim=-1)[scored]
     return float((error < ratio * max(width, height)).double().mean()) if len(error) else math.nan
-
-
-def tap_vid(
-    pred_xy: Float[Tensor, "q t 2"],
-    pred_visible: Bool[Tensor, "q t"],
-    target_xy: Float[Tensor, "q t 2"],
-    target_visible: Bool[Tensor, "q t"],
-    scored: Bool[Tensor, "q t"],
-    width: int,
-    height: int,
-    thresholds: tuple[float, ...] = TAP_VID_THRESHOLDS,
-) -> dict[str, float]:
-    """TAP-Vid's metrics (arXiv 2211.03726): coordinates scaled to 256 x 256, all pairs pooled.
-
-    Both positions and visibility have to be predicted for **every** scored pair, whether or not the point is truly
-    visible there; ``scored`` must not depend on the true visibility at the target time, or occluded points come out
-    right for free.
-
-    Returns:
-        ``oa``: fraction of scored pairs whose visibility is right;
-        ``delta_avg``: fraction of truly visible pairs within a threshold, mean over the thresholds;
-        ``aj``: Jaccard index TP / (truly visible + FP), mean over the thresholds, where TP is truly visible, predicted
-        visible and within, and FP is predicted visible but truly occluded or outside. nan where undefined.
-    """
-    scale = pred_xy.new_tensor([TAP_VID_SIZE / width, TAP_VID_SIZE / height])
-    error = torch.linalg.norm((pred_xy - target_xy) * scale, dim=-1)[scored]
-    says, truth = pred_visible[scored], target_visible[scored]
-    if len(error) == 0:
-        return {"aj": math.nan, "delta_avg": math.nan, "oa": math.nan}
-    positives, deltas, jaccards = int(truth.sum()), [], []
-    for threshold in thresholds:
-        within = truth & (error < threshold)
-        true_positives = int((within & says).sum())
-        false_positives = int((says & ~within).sum())
-        deltas.append(int(within.sum()) / positives if positives else math.nan)
-        union = positives + false_positives
-        jaccards.append(true_positives / union if union else math.nan)
-    return {
-        "aj": sum(jaccards) / len(jaccards),
-        "delta_avg": sum(deltas) / len(deltas),
-        "oa": float((says == truth).double().mean()),
-    }
