@@ -1,0 +1,293 @@
+"""The command ``python -m flow``. Torch and OpenCV are loaded after parsing, so that ``--help`` answers at once."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flow.errors import FlowError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from flow.estimator import FlowEstimator
+    from flow.video_flow import VideoFlow
+
+EPILOG = """examples:
+  python -m flow pair frame0.png frame1.png --picture flow.png
+  python -m flow pair frame0.png frame1.png --truth flow.flo
+  python -m flow video clip.mp4 --output flow/ --max-side 480 --pictures pictures/
+  python -m flow tracks clip.mp4 --output tracks.npz --masks masks/ --picture tracks.png
+"""
+PALE = 0.35
+"""How much of the image shows where flow may not be trusted in a picture of occlusion."""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m flow",
+        description="Optical flow and point tracks, with DIS (needs no weights) or RAFT (from a checkpoint).",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    pair = commands.add_parser("pair", help="flow between two images")
+    pair.add_argument("images", nargs=2, type=Path, metavar="IMAGE", help="from the first to the second")
+    pair.add_argument("--output", type=Path, help="flow file to write: .flo (Middlebury) or .png (KITTI)")
+    pair.add_argument("--picture", type=Path, help="image to write: both images, the flow in colour, and occlusion")
+    pair.add_argument("--truth", type=Path, help="true flow, .flo or .png (KITTI), to score against")
+    _add_estimator(pair)
+
+    video = commands.add_parser("video", help="flow between the frames of a video, kept in a folder")
+    _add_video(video)
+    video.add_argument("--output", type=Path, required=True, help="folder of the fields; resumed where it has some")
+    video.add_argument("--pictures", type=Path, help="folder for a picture of every field of the first stride")
+    _add_estimator(video)
+
+    tracks = commands.add_parser("tracks", help="points tracked through a video")
+    _add_video(tracks)
+    tracks.add_argument("--output", type=Path, help="tracks.npz to write: query_frame, xy, visible, confidence")
+    tracks.add_argument("--flow", type=Path, help="folder of flow fields, computed there unless it has them")
+    tracks.add_argument("--masks", type=Path, help="folder of masks of moving things, one a frame: denser points there")
+    tracks.add_argument("--num-tracks", type=int, default=4000, help="most points (default: %(default)s)")
+    tracks.add_argument("--picture", type=Path, help="image to write: the tracks over nine frames")
+    tracks.add_argument("--truth", type=Path, help="true tracks (.npz): its queries are tracked and scored")
+    tracks.add_argument("--seed", type=int, default=0, help="of the choice of points (default: %(default)s)")
+    _add_estimator(tracks)
+    return parser
+
+
+def _add_estimator(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--estimator",
+        default="auto",
+        choices=("auto", "dis", "raft-large", "raft-small"),
+        help="auto: the RAFT model in --weights, or dis without weights",
+    )
+    parser.add_argument("--weights", help="checkpoint of RAFT: a file, or the name of a published one")
+    parser.add_argument("--device", default="cpu", help="where RAFT runs (default: %(default)s)")
+
+
+def _add_video(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("video", type=Path, help="video file or folder of images")
+    parser.add_argument("--max-side", type=int, default=480, help="flow's longer side in pixels (default: %(default)s)")
+    parser.add_argument(
+        "--strides", type=int, nargs="+", default=[1, 2, 4, 8, 16], help="distances in frames (default: 1 2 4 8 16)"
+    )
+    parser.add_argument("--start", type=int, default=0, help="first frame")
+    parser.add_argument("--stop", type=int, help="frame after the last one")
+    parser.add_argument("--every", type=int, default=1, help="use every n-th frame")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs a command; returns the exit code (2 after an error of the user's, which is printed)."""
+    arguments = make_parser().parse_args(argv)
+    try:
+        {"pair": run_pair, "video": run_video, "tracks": run_tracks}[arguments.command](arguments)
+    except FlowError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from the fields that are done", file=sys.stderr)
+        return 130
+    return 0
+
+
+def run_pair(arguments: argparse.Namespace) -> None:
+    """Flow between two images: its length, its score, its picture."""
+    from flow.consistency import check_consistency
+    from flow.files import read_flow, write_flow
+    from flow.frames import read_frames
+    from flow.metrics import end_point_error, fl_score, outlier_share
+
+    truth = None if arguments.truth is None else read_flow(arguments.truth)
+    frames, _ = read_frames(arguments.images)
+    estimator = _make_estimator(arguments)
+    began = time.monotonic()
+    forward, backward = estimator(frames, frames.flip(0))
+    took = time.monotonic() - began
+    check, _ = check_consistency(forward, backward)
+    print(f"{_describe(estimator)}, {frames.shape[2]}x{frames.shape[1]}, both ways in {took:.2f} s")
+    print(
+        f"flow {forward.norm(dim=-1).mean():.2f} px on average; consistent there and back in "
+        f"{check.consistent.float().mean():.1%} of the pixels, occluded {check.occluded.float().mean():.1%}, "
+        f"out of the image {check.leaves.float().mean():.1%}"
+    )
+    if truth is not None:
+        if truth[0].shape != forward.shape:
+            size = f"{truth[0].shape[1]}x{truth[0].shape[0]}"
+            raise FlowError(f"{arguments.truth} is {size}, the images {frames.shape[2]}x{frames.shape[1]}.")
+        shares = ", ".join(f"{outlier_share(forward, *truth[:1], t, truth[1]):.1%} > {t} px" for t in (1, 3, 5))
+        print(f"EPE {end_point_error(forward, *truth):.3f} px, Fl {fl_score(forward, *truth):.2%}, {shares}")
+    if arguments.output is not None:
+        write_flow(arguments.output, forward)
+        print(f"wrote {arguments.output}")
+    if arguments.picture is not None:
+        _write_image(arguments.picture, picture_of_flow(frames[0], frames[1], forward, backward))
+
+
+def run_video(arguments: argparse.Namespace) -> None:
+    """Flow of a video into a folder."""
+    from flow.frames import read_frames
+
+    frames, names = read_frames(arguments.video, start=arguments.start, stop=arguments.stop, every=arguments.every)
+    flow = _video_flow(frames, arguments, arguments.output)
+    if arguments.pictures is not None:
+        stride = min(flow.strides())
+        small = _reduce(frames, arguments.max_side)
+        for t in range(len(frames) - stride):
+            picture = picture_of_flow(small[t], small[t + stride], flow.get(t, t + stride), flow.get(t + stride, t))
+            _write_image(arguments.pictures / f"{names[t]}.png", picture, quiet=t > 0)
+        print(f"wrote {len(frames) - stride} pictures to {arguments.pictures}")
+
+
+def run_tracks(arguments: argparse.Namespace) -> None:
+    """Tracks of a video: written, scored, drawn."""
+    from flow.frames import read_frames
+    from flow.queries import query_points
+    from flow.tap import scored_pairs, tap_vid
+    from flow.track_files import read_tracks, write_tracks
+    from flow.tracks import TrackingOptions, track_points
+
+    frames, names = read_frames(arguments.video, start=arguments.start, stop=arguments.stop, every=arguments.every)
+    T, H, W = frames.shape[:3]
+    truth = None if arguments.truth is None else read_tracks(arguments.truth, T)
+    masks = None if arguments.masks is None else read_masks(arguments.masks, names, (H, W))
+    flow = _video_flow(frames, arguments, arguments.flow)
+    if truth is not None:
+        query_frames = truth.query_frames
+        query_xy = truth.xy[range(len(truth)), query_frames]
+    else:
+        query_xy, query_frames = query_points(
+            arguments.num_tracks, T, (H, W), foreground=masks, frames=frames, seed=arguments.seed
+        )
+    sx, sy = W / flow.width, H / flow.height
+    began = time.monotonic()
+    strides = tuple(flow.strides())
+    scale = query_xy.new_tensor([sx, sy])
+    tracks = track_points(flow, query_xy / scale, query_frames, TrackingOptions(strides=strides)).scaled(sx, sy)
+    took = time.monotonic() - began
+    seen = tracks.visible.float().sum(1)
+    print(f"{len(tracks)} tracks from {len(query_frames.unique())} frames in {took:.1f} s, seen in {seen.mean():.1f} "
+          f"of {T} frames on average")  # fmt: skip
+    if truth is not None:
+        scores = tap_vid(tracks.xy, tracks.visible, truth.xy, truth.visible, scored_pairs(query_frames, T), W, H)
+        print(f"AJ {scores['aj']:.3f}, delta_avg {scores['delta_avg']:.3f}, OA {scores['oa']:.3f}")
+    if arguments.output is not None:
+        write_tracks(arguments.output, tracks)
+        print(f"wrote {arguments.output}")
+    if arguments.picture is not None:
+        _write_image(arguments.picture, picture_of_tracks(frames, tracks))
+
+
+def _make_estimator(arguments: argparse.Namespace) -> FlowEstimator:
+    from flow.estimator import make_estimator
+
+    return make_estimator(arguments.estimator, weights=arguments.weights, device=arguments.device)
+
+
+def _describe(estimator: FlowEstimator) -> str:
+    return ", ".join(f"{name} {value}" for name, value in estimator.provenance().items())
+
+
+def _video_flow(frames: Tensor, arguments: argparse.Namespace, folder: Path | None) -> VideoFlow:
+    """Flow at the wanted strides, with a line of progress and what came out."""
+    from flow.compute import compute_video_flow
+
+    estimator = _make_estimator(arguments)
+    began = time.monotonic()
+
+    def progress(done: int, total: int) -> None:
+        print(f"\rflow: {done} of {total} fields", end="", file=sys.stderr, flush=True)
+
+    live = sys.stderr.isatty()
+    flow = compute_video_flow(
+        frames,
+        estimator,
+        strides=arguments.strides,
+        max_side=arguments.max_side,
+        folder=folder,
+        progress=progress if live else None,
+    )
+    if live:
+        print(file=sys.stderr)
+    count = sum(1 for _ in flow.pairs())
+    reused = f", {flow.reused} found in {folder}" if flow.reused else ""
+    print(f"{_describe(estimator)}: {count} fields of {flow.width}x{flow.height}{reused}, "
+          f"{time.monotonic() - began:.1f} s")  # fmt: skip
+    return flow
+
+
+def read_masks(folder: Path, names: list[str], size: tuple[int, int]) -> Tensor:
+    """(T,H,W) bool masks, above half of the brightest value, from images with the names of the frames.
+
+    Raises:
+        FlowError: one is missing, unreadable or of another size.
+    """
+    import cv2
+    import numpy as np
+    import torch
+
+    masks = []
+    for name in names:
+        path = next((p for p in sorted(folder.glob(f"{name}.*")) if p.suffix.lower() in (".png", ".jpg")), None)
+        if path is None:
+            raise FlowError(f"{folder} has no mask {name}.png; give one mask for every frame, of the same name.")
+        mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+        if mask is None or mask.shape != size:
+            raise FlowError(f"{path} must be a readable mask of {size[1]}x{size[0]} pixels.")
+        masks.append(mask)
+    stacked = np.stack(masks)
+    return torch.from_numpy(2 * stacked.astype(int) > max(int(stacked.max()), 1))
+
+
+def picture_of_flow(image0: Tensor, image1: Tensor, forward: Tensor, backward: Tensor) -> Tensor:
+    """(2H,2W,3) uint8: both images above; the flow in colour and, pale and red, what is not consistent below."""
+    import torch
+
+    from flow.color import flow_to_rgb
+    from flow.consistency import check_consistency
+
+    check, _ = check_consistency(forward, backward)
+    red = torch.tensor([255.0, 40.0, 40.0])
+    pale = (PALE * image0.float() + (1 - PALE) * red).to(torch.uint8)
+    trusted = torch.where(check.consistent[..., None], image0, pale)
+    top, bottom = torch.cat([image0, image1], 1), torch.cat([flow_to_rgb(forward), trusted], 1)
+    return torch.cat([top, bottom])
+
+
+def picture_of_tracks(frames: Tensor, tracks) -> Tensor:
+    """(3h,3w,3) uint8: the tracks over nine frames spread over the video."""
+    import torch
+
+    from flow.draw import draw_tracks
+
+    times = torch.linspace(0, len(frames) - 1, 9).round().long().tolist()
+    drawn = [torch.from_numpy(draw_tracks(frames[t], tracks, t)) for t in times]
+    return torch.cat([torch.cat(drawn[i : i + 3], 1) for i in (0, 3, 6)])
+
+
+def _reduce(frames: Tensor, max_side: int) -> Tensor:
+    import torch
+
+    from flow.frames import reduce_image
+
+    return torch.stack([torch.from_numpy(reduce_image(frame.numpy(), max_side)) for frame in frames])
+
+
+def _write_image(path: Path, image: Tensor, quiet: bool = False) -> None:
+    """Writes RGB (H,W,3) uint8 as .png or .jpg."""
+    import cv2
+
+    if path.suffix.lower() not in (".png", ".jpg"):
+        raise FlowError(f"{path}: pictures are written as .png or .jpg; give such a name.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not cv2.imwrite(str(path), cv2.cvtColor(image.numpy(), cv2.COLOR_RGB2BGR)):
+        raise FlowError(f"{path} could not be written; check the folder.")
+    if not quiet:
+        print(f"wrote {path}")
