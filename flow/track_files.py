@@ -20,8 +20,6 @@ them ``tracks`` and ``visibility``.
 
 from __future__ import annotations
 
-import os
-import tempfile
 import zipfile
 from itertools import pairwise
 from pathlib import Path
@@ -30,6 +28,7 @@ import numpy as np
 import torch
 
 from flow.errors import FlowError
+from flow.storage import write_npz
 from flow.tracks import PointTracks, variance_from_confidence
 
 NAMES_OF_TRACKS = (("pred_tracks", "pred_visibility"), ("tracks", "visibility"))
@@ -45,15 +44,7 @@ def write_tracks(path: Path, tracks: PointTracks) -> None:
         "confidence": tracks.confidence.numpy(),
         "variance": tracks.variance.numpy(),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez_compressed(file, **arrays)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_npz(path, arrays)
 
 
 def read_tracks(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import threading
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ import torch
 from torch import Tensor
 
 from flow.errors import FlowError
+from flow.storage import write_npz
 
 FINEST_STEP = 1 / 256
 """Flow is stored in steps of this many pixels, or of the next power of two that lets the largest vector fit."""
@@ -55,15 +54,7 @@ def write_flow_file(path: Path, flow: Tensor, consistent: Tensor | None = None) 
     arrays = {"flow": packed.values, "step": np.float32(packed.step)}
     if consistent is not None:
         arrays["consistent"] = consistent.cpu().numpy().astype(bool)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            np.savez_compressed(file, **arrays)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    write_npz(path, arrays)
 
 
 def read_flow_file(path: Path) -> tuple[Tensor, Tensor | None]:
