@@ -10,18 +10,19 @@ from som.run_config import TrainingRun, check_training_run
 
 def parse(argv: Sequence[str]) -> TrainingRun:
     """The run that the command line asks for, on top of its preset."""
-    name = cli.option_value(argv, "--config") or "auto"
+    names = (cli.option_value(argv, "--config") or "auto").split(",")
     wants_help = "--help" in argv or "-h" in argv
-    if name == "auto" and not wants_help:
+    if "auto" in names and not wants_help:
         device = cli.option_value(argv, "--device") or "auto"
-        name = "quality" if _has_cuda(device) else "cpu"
+        names[names.index("auto")] = "quality" if _has_cuda(device) else "cpu"
     # a preset cannot name the data set, so the default is built without one and filled in by the parser
     import tyro
 
     default = TrainingRun(data=tyro.MISSING)
-    if name != "auto":
-        default = cli.load_preset(default, name)
-        default.config = name
+    for name in names:
+        if name != "auto":
+            default = cli.load_preset(default, name)
+    default.config = ",".join(names)
     return cli.parse(TrainingRun, argv, __doc__, default)
 
 

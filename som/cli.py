@@ -133,7 +133,7 @@ def load_preset(default: T, name: str) -> T:
     if not path.is_file():
         path = Path(name)
     if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in PRESETS.glob("*.yaml")))
+        known = ", ".join(sorted(p.relative_to(PRESETS).with_suffix("").as_posix() for p in PRESETS.rglob("*.yaml")))
         raise UserError(f"--config {name}: no such preset or file; presets are {known}.")
     return merge(default, read_yaml(path), str(path))
 

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import tyro
 
 from som.cli import merge, read_yaml, to_plain
+from som.correspondence.config import FlowConfig
 from som.data.config import CustomData, DavisData, DemoData, IphoneData
 from som.errors import UserError
 from som.evaluation.config import EvaluationConfig
@@ -33,7 +34,7 @@ class TrainingRun:
     """Gets config.yaml, checkpoints/, logs/, metrics.jsonl and val/."""
     config: str = "auto"
     """Preset in configs/ or a YAML file whose values the command line overrides; auto: ``cpu`` without an NVIDIA GPU,
-    ``quality`` with one."""
+    ``quality`` with one. Several are separated by commas and applied in order, as in auto,ablation/no_depth."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute; auto: cuda if there is one."""
     threads: int = 0
@@ -42,6 +43,11 @@ class TrainingRun:
     """Of every random choice; the same seed, device and version give the same result."""
     overwrite: bool = False
     """Start anew although the work dir holds a run (its checkpoints are deleted)."""
+    align_depth: Literal["auto", "no", "scale", "scale_shift"] = "auto"
+    """Bring every frame's depth prior to the cameras by a scale (and a shift of disparity) that static points linked by
+    optical flow agree on; auto: scale and shift where the prior is ``relative``, nothing elsewhere."""
+    flow: FlowConfig = field(default_factory=FlowConfig)
+    """Optical flow between the training views."""
     initialization: InitializationConfig = field(default_factory=InitializationConfig)
     """How the first scene is built from tracks and depth."""
     training: TrainingConfig = field(default_factory=TrainingConfig)
@@ -85,6 +91,10 @@ def check_training_run(run: TrainingRun) -> None:
         "training.density.cull-opacity": density.cull_opacity,
         "training.density.reset-opacity": density.reset_opacity,
         "training.density.reset-at": max(density.reset_at, default=0.0),
+        "training.depth-order.start": training.depth_order.start,
+        "training.depth-order.full": training.depth_order.full,
+        "training.depth-order.near-share": training.depth_order.near_share,
+        "training.depth-order.near-radius": training.depth_order.near_radius,
     }
     for name, value in fractions.items():
         if not 0 <= value <= 1:
@@ -96,6 +106,10 @@ def check_training_run(run: TrainingRun) -> None:
         "training.checkpoint-every": training.checkpoint_every,
         "training.density.every": density.every,
         "training.tracks-per-view": training.tracks_per_view,
+        "training.depth-order.pairs": training.depth_order.pairs,
+        "training.depth-order.linked-pairs": training.depth_order.linked_pairs,
+        "flow.strides": min(run.flow.strides, default=0),
+        "flow.max-side": run.flow.max_side,
     }
     for name, value in at_least_one.items():
         if value is not None and value < 1:

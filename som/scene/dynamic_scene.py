@@ -105,6 +105,14 @@ class DynamicScene(nn.Module):
         ).expand(B, -1, -1)
         return means, quats, scales, opacities, features
 
+    def gaussians_at(
+        self, times: Int[Tensor, "b"]
+    ) -> tuple[Float[Tensor, "b g 3"], Float[Tensor, "b g 4"], Float[Tensor, "b g 3"], Float[Tensor, "b g"]]:
+        """Means, quaternions (wxyz), scales and opacities of all Gaussians, foreground first, in scene coordinates."""
+        rotations, positions = (None, None) if self.foreground is None else self.foreground_poses(times)
+        parts = tuple(part for part in ("foreground", "background") if getattr(self, part) is not None)
+        return self._gaussians_at(len(times), positions, rotations, parts)[:4]
+
     def render(
         self,
         w2cs: Float[Tensor, "b 4 4"],

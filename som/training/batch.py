@@ -13,6 +13,7 @@ from torch import Tensor
 
 from depth.geometry import in_image, sample_depth
 from som.data.dataset import VideoDataset
+from som.training.depth_order import DepthOrderBatch, DepthOrderSampler
 
 
 @dataclass
@@ -45,6 +46,7 @@ class Batch:
     target_w2cs: Float[Tensor, "b n 4 4"] | None
     target_Ks: Float[Tensor, "b n 3 3"] | None
     tracks: TrackBatch | None
+    depth_order: DepthOrderBatch
 
 
 def step_generator(seed: int, step: int, stream: int) -> torch.Generator:
@@ -60,6 +62,7 @@ class BatchSampler:
         batch_size: views a batch; views are visited in a fresh random order every epoch.
         track_targets: N, reduced to the number of other training times where there are fewer; 0 turns tracks off.
         tracks_per_view: P.
+        depth_order: draws what the depth terms by order and correlation need; None where all of them are off.
     """
 
     def __init__(
@@ -70,8 +73,10 @@ class BatchSampler:
         tracks_per_view: int,
         seed: int,
         device: torch.device,
+        depth_order: DepthOrderSampler | None = None,
     ):
         views = dataset.train
+        self.depth_order = depth_order
         self.seed, self.batch_size, self.device = seed, batch_size, device
         self.num_views, self.tracks_per_view = len(views), tracks_per_view
         self.images, self.valid = views.images.to(device), views.valid.to(device)
@@ -128,14 +133,34 @@ class BatchSampler:
             target_w2cs=None,
             target_Ks=None,
             tracks=None,
+            depth_order=DepthOrderBatch(),
         )
-        if self.track_targets:
-            self._add_tracks(batch, indices, step_generator(self.seed, step, 2))
+        linked = None
+        if self.depth_order is not None:
+            generator = step_generator(self.seed, step, 3)
+            links = self.depth_order.draw_linked_views(indices, generator)
+            batch.depth_order = self.depth_order.sample(indices, links, generator)
+            linked = None if links is None else torch.tensor(links[1])
+        self._add_targets(batch, indices, linked, step_generator(self.seed, step, 2))
         return batch
 
-    def _add_tracks(self, batch: Batch, indices: list[int], generator: torch.Generator) -> None:
+    def _add_targets(self, batch: Batch, indices: list[int], linked: Tensor | None, generator: torch.Generator) -> None:
+        """Other times to which the seen surfaces are carried: the linked view first, if any, then random ones."""
+        targets = None
+        if self.track_targets:
+            targets = torch.stack([self._draw_targets(i, generator) for i in indices])  # (B, N) views
+        if linked is not None:
+            targets = linked[:, None] if targets is None else torch.cat([linked[:, None], targets[:, 1:]], 1)
+        if targets is None:
+            return
+        targets = targets.to(self.device)
+        batch.target_times = self.times[targets]
+        batch.target_w2cs, batch.target_Ks = self.w2cs[targets], self.Ks[targets]
+        if self.track_targets:
+            self._add_tracks(batch, indices, targets, generator)
+
+    def _add_tracks(self, batch: Batch, indices: list[int], targets: Tensor, generator: torch.Generator) -> None:
         B, P = len(indices), self.tracks_per_view
-        targets = torch.stack([self._draw_targets(i, generator) for i in indices]).to(self.device)  # (B, N) views
         chosen, usable = torch.zeros(B, P, dtype=torch.long), torch.zeros(B, 1)
         for b, i in enumerate(indices):
             candidates = self.visible_tracks[i]
@@ -145,8 +170,6 @@ class BatchSampler:
         chosen, usable = chosen.to(self.device), usable.to(self.device)
         view = torch.tensor(indices, device=self.device)[:, None]
         query, target = chosen[:, None, :], targets[:, :, None]  # broadcast to (B, N, P)
-        batch.target_times = self.times[targets]
-        batch.target_w2cs, batch.target_Ks = self.w2cs[targets], self.Ks[targets]
         source_confidence = self.track_confidence[chosen, view] * usable
         batch.tracks = TrackBatch(
             source_xy=self.track_xy[chosen, view],

@@ -20,6 +20,14 @@ class LossWeights:
     """Trimmed L1 of disparity against the depth prior."""
     depth_gradient: float = 1.0
     """Trimmed L1 of the forward differences of disparity."""
+    pearson: float = 0.0
+    """1 - correlation of rendered and prior disparity over each image; blind to the prior's scale and shift."""
+    pearson_patch: float = 0.0
+    """The same over local boxes."""
+    ordinal: float = 0.0
+    """Order of depth of pixel pairs inside an image."""
+    order_across_frames: float = 0.0
+    """Order of depth, known from the prior of one frame, of the pairs that optical flow links to another frame."""
     track_2d: float = 2.0
     """Reprojection error of rendered tracks at other times, in units of the longer image side."""
     track_depth: float = 0.1
@@ -34,6 +42,39 @@ class LossWeights:
     """Variance of the three log-scales of each Gaussian: discourages needles."""
     rigidity: float = 0.0
     """Change of the distances between neighbouring foreground Gaussians from one time to another."""
+
+
+@dataclass
+class DepthOrderConfig:
+    """How depth is supervised by order and correlation (the terms pearson, pearson_patch, ordinal and
+    order_across_frames)."""
+
+    kind: Literal["hinge", "logistic", "tanh"] = "hinge"
+    """Cost of a pair's order, see docs/ordinal-depth.md."""
+    pairs: int = 8192
+    """Pixel pairs per view and step inside an image, half of them near each other."""
+    min_difference: float = 0.1
+    """A pair counts where the prior's disparities differ by more than this share of their spread in the image."""
+    margin: float = 0.02
+    """Hinge and logistic: the log ratio of depths by which an order should hold, or a twentieth of the spread of log
+    depth in the image, if that is less."""
+    temperature: float = 0.02
+    """Logistic: width of the rounded corner, in log ratio."""
+    sharpness: float = 20.0
+    """tanh: factor on the log ratio."""
+    near_share: float = 0.5
+    """Share of the in-image pairs that lie near each other."""
+    near_radius: float = 0.05
+    """How near, as a share of the longer image side."""
+    linked_pairs: int = 4096
+    """Pairs per view and step that flow links to another frame."""
+    gate: Literal["agree", "not_contradicted", "none"] = "agree"
+    """Which orders are carried to another frame: those on which both priors agree; those that the other prior does not
+    contradict; all. The first two leave genuine changes of order alone."""
+    start: float = 0.1
+    """Fraction of the run until which these four terms weigh nothing ..."""
+    full: float = 0.2
+    """... and after which they have their full weight, with a linear ramp in between."""
 
 
 @dataclass
@@ -120,6 +161,8 @@ class TrainingConfig:
     """How often the held-out views are rendered and scored during the run (0: never)."""
     losses: LossWeights = field(default_factory=LossWeights)
     """Weights of the objective's terms."""
+    depth_order: DepthOrderConfig = field(default_factory=DepthOrderConfig)
+    """Supervision of depth by order and correlation."""
     learning_rates: LearningRates = field(default_factory=LearningRates)
     """Learning rates."""
     density: DensityConfig = field(default_factory=DensityConfig)

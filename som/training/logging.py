@@ -15,24 +15,27 @@ from torch import Tensor
 
 
 class MeanValues:
-    """Averages of named scalars that stay on their device until they are read (one transfer, not one per value)."""
+    """Averages of named scalars that stay on their device until they are read (one transfer, not one per value).
+
+    Each is the mean over the calls that had it: terms that begin during the run are not diluted.
+    """
 
     def __init__(self):
         self.sums: dict[str, Tensor] = {}
-        self.count = 0
+        self.counts: dict[str, int] = {}
 
     def add(self, values: dict[str, Tensor]) -> None:
         for name, value in values.items():
             self.sums[name] = self.sums[name] + value.detach() if name in self.sums else value.detach().clone()
-        self.count += 1
+            self.counts[name] = self.counts.get(name, 0) + 1
 
     def pop(self) -> dict[str, float]:
         """The averages since the last call."""
-        if not self.count:
+        if not self.sums:
             return {}
         names = list(self.sums)
-        means = (torch.stack([self.sums[name].float() for name in names]) / self.count).tolist()
-        self.sums, self.count = {}, 0
+        means = torch.stack([self.sums[name].float() / self.counts[name] for name in names]).tolist()
+        self.sums, self.counts = {}, {}
         return dict(zip(names, means, strict=True))
 
 

@@ -12,8 +12,9 @@ from torch import Tensor
 from depth.geometry import invert_se3, project_from_world, sample_image
 from som import losses
 from som.scene import DynamicScene, SceneRender
+from som.training import depth_order
 from som.training.batch import Batch
-from som.training.config import LossWeights
+from som.training.config import DepthOrderConfig, LossWeights
 
 BACKGROUND_COLOR = 1.0
 """What shows through where a scene without background has a hole (white)."""
@@ -32,6 +33,7 @@ class StepContext:
     render: SceneRender
     num_times: int
     has_background: bool
+    depth_order: DepthOrderConfig
     around: Float[Tensor, "b 3 g 3"] | None
     """Positions of some foreground Gaussians before, at and after each rendered time (None with fewer than 3 times)."""
     tracked: Float[Tensor, "b n p 3"] | None
@@ -154,6 +156,10 @@ TERMS: dict[str, Callable[[StepContext], Tensor]] = {
     "mask": mask,
     "depth": depth,
     "depth_gradient": depth_gradient,
+    "pearson": depth_order.pearson,
+    "pearson_patch": depth_order.pearson_patch,
+    "ordinal": depth_order.ordinal,
+    "order_across_frames": depth_order.order_across_frames,
     "track_2d": track_2d,
     "track_depth": track_depth,
     "smooth_bases": smooth_bases,
@@ -171,18 +177,33 @@ class Objective:
         weights: one per name in ``TERMS``.
         num_times: T of the data set.
         has_background: whether everything outside the foreground is static scene (else it is nothing).
+        order: settings of the depth terms by order and correlation.
     """
 
-    def __init__(self, weights: LossWeights, num_times: int, has_background: bool):
+    def __init__(
+        self, weights: LossWeights, num_times: int, has_background: bool, order: DepthOrderConfig | None = None
+    ):
         self.weights = {f.name: float(getattr(weights, f.name)) for f in fields(weights)}
+        self.order = order or DepthOrderConfig()
         self.active = [name for name, weight in self.weights.items() if weight != 0]
         self.num_times, self.has_background = num_times, has_background
 
-    def __call__(self, scene: DynamicScene, batch: Batch) -> tuple[dict[str, Tensor], SceneRender]:
-        """Unweighted values of the active terms with ``loss`` (their weighted sum) and ``psnr``; and the render."""
+    def __call__(
+        self, scene: DynamicScene, batch: Batch, progress: float = 1.0
+    ) -> tuple[dict[str, Tensor], SceneRender]:
+        """Unweighted values of the active terms with ``loss`` (their weighted sum) and ``psnr``; and the render.
+
+        Args:
+            progress: fraction of the run that is over; the depth terms by order and correlation come in gradually.
+        """
         context = self._render(scene, batch)
-        values = {name: TERMS[name](context) for name in self.active}
-        values["loss"] = torch.stack([self.weights[name] * value for name, value in values.items()]).sum()
+        factors = dict.fromkeys(depth_order.TERM_NAMES, depth_order.ramp(self.order, progress))
+        usable = [n for n in self.active if n not in factors or (batch.depths is not None and factors[n] > 0)]
+        values = {name: TERMS[name](context) for name in usable}
+        weighted = [self.weights[name] * factors.get(name, 1.0) * value for name, value in values.items()]
+        values["loss"] = torch.stack([context.render.rgb.new_zeros(()), *weighted]).sum()
+        if batch.depth_order.pairs is not None:
+            values["discordance"] = depth_order.discordance(context)
         with torch.no_grad():
             masked = not self.has_background and batch.foreground is not None
             seen = batch.valid & batch.foreground if masked else batch.valid
@@ -196,7 +217,8 @@ class Objective:
     def _render(self, scene: DynamicScene, batch: Batch) -> StepContext:
         height, width = batch.images.shape[1:3]
         wants_tracks = batch.tracks is not None and self._uses("track_2d", "track_depth")
-        track_times = batch.target_times if wants_tracks and scene.foreground is not None else None
+        carries = wants_tracks or (batch.depth_order.linked is not None and self._uses("order_across_frames"))
+        track_times = batch.target_times if carries and scene.foreground is not None else None
         poses, around = self._foreground_poses(scene, batch, track_times)
         render = scene.render(
             batch.w2cs,
@@ -210,8 +232,12 @@ class Objective:
         )
         if render.info["means2d"].requires_grad:
             render.info["means2d"].retain_grad()  # density control looks at it after the backward pass
-        tracked, weight = self._tracked_points(render, batch) if track_times is not None else (None, None)
-        return StepContext(scene, batch, render, self.num_times, self.has_background, around, tracked, weight)
+        tracked, weight = None, None
+        if wants_tracks and track_times is not None:
+            tracked, weight = self._tracked_points(render, batch)
+        return StepContext(
+            scene, batch, render, self.num_times, self.has_background, self.order, around, tracked, weight
+        )
 
     def _foreground_poses(self, scene: DynamicScene, batch: Batch, track_times: Tensor | None):
         """Foreground poses that the step needs: for the render; and, of a random sample, around each rendered time."""

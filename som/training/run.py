@@ -8,16 +8,19 @@ import time
 
 import torch
 
+from flow.video_flow import VideoFlow
 from som.cli import to_plain, write_yaml
+from som.correspondence import link_pixel_pairs, link_static_points, training_flow
 from som.data.dataset import VideoDataset
 from som.data.load import load_dataset
 from som.device import choose_device
 from som.errors import UserError
 from som.initialization import initialize_scene
+from som.initialization.depth_alignment import align_depth, with_aligned_depth
 from som.run_config import TrainingRun, check_same_run, recorded_run
 from som.scene.checkpoint import Checkpoint, checkpoint_path, load_checkpoint
 from som.training.logging import format_seconds
-from som.training.trainer import Interrupted, NonFiniteLossError, Trainer
+from som.training.trainer import Interrupted, NonFiniteLossError, Trainer, total_steps
 
 
 def say(text: str) -> None:
@@ -59,10 +62,58 @@ def _begin_work_dir(run: TrainingRun) -> None:
         raise UserError(f"--work-dir {work_dir}: cannot be written ({error.strerror}); name another folder.") from None
 
 
+class _LazyFlow:
+    """Optical flow between the training views, computed when it is first asked for."""
+
+    def __init__(self, run: TrainingRun, dataset: VideoDataset, device: torch.device):
+        self._run, self._views, self._device = run, dataset.train, device
+        self._flow = None
+
+    def get(self) -> VideoFlow:
+        if self._flow is None:
+            began = time.monotonic()
+            folder = self._run.work_dir / "flow"
+            self._flow, method = training_flow(self._views, self._run.flow, folder, self._device)
+            took = format_seconds(time.monotonic() - began)
+            size, strides = f"{self._flow.width}x{self._flow.height}", ", ".join(map(str, self._flow.strides()))
+            say(f"optical flow between training views: {method}, {size}, distances {strides} ({took})")
+        return self._flow
+
+
+def _align_depth(run: TrainingRun, dataset: VideoDataset, flow: _LazyFlow) -> VideoDataset:
+    """The data set with its depth brought to the cameras, where the options ask for it."""
+    wanted = run.align_depth
+    if wanted == "auto":
+        wanted = "scale_shift" if dataset.depth_kind == "relative" else "no"
+    if wanted == "no" or dataset.train.depths is None or len(dataset.train) < 2:
+        if dataset.depth_kind == "relative" and dataset.train.depths is not None:
+            say("note: the depth has an unknown scale and shift in every frame and is used as it is")
+        return dataset
+    links = link_static_points(dataset.train, flow.get(), generator=torch.Generator().manual_seed(run.seed))
+    if not len(links.source):
+        raise UserError(
+            f"{dataset.name}: optical flow finds no static point to align the depth of the frames with; check the "
+            "foreground masks, or use the depth as it is with --align-depth no."
+        )
+    alignment = align_depth(dataset.train, links, wanted == "scale_shift")
+    say(
+        f"depth aligned to the cameras: static points {alignment.reprojection_error:.2f} px off (median), depths of "
+        f"linked frames {100 * alignment.disagreement:.1f} % apart, parallax {alignment.parallax:.1f} px"
+    )
+    if alignment.parallax < 1:
+        say("note: hardly any parallax: the depths agree with each other, but their scale is that of the prior")
+    return with_aligned_depth(dataset, alignment)
+
+
 def _make_trainer(
     run: TrainingRun, dataset: VideoDataset, resume_from: Checkpoint | None, device: torch.device
 ) -> Trainer:
-    options = {"device": device, "seed": run.seed, "run_config": to_plain(run)}
+    flow = _LazyFlow(run, dataset, device)
+    dataset = _align_depth(run, dataset, flow)
+    links = None
+    if run.training.losses.order_across_frames > 0 and dataset.train.depths is not None and len(dataset.train) > 1:
+        links = link_pixel_pairs(dataset.train, flow.get())
+    options = {"device": device, "seed": run.seed, "run_config": to_plain(run), "links": links}
     if resume_from is not None:
         trainer = Trainer.resume(resume_from, dataset, run.training, run.work_dir, **options)
         say(f"resuming {run.work_dir} after step {trainer.step}")
@@ -88,15 +139,14 @@ def train(run: TrainingRun) -> int:
     say(describe(dataset))
     for note in dataset.source.get("notes", []):
         say(f"note: {note}")
-    if dataset.depth_kind == "relative":
-        say("note: the depth has an unknown scale and shift in every frame and is used as it is; align it first")
     say(f"computing on {device}, preset {run.config}")
     if resume_from is None:  # not before the data set is known to be good: --overwrite must not cost a run for a typo
         _begin_work_dir(run)
-    trainer = _make_trainer(run, dataset, resume_from, device)
-    if trainer.step >= trainer.total_steps:
-        say(f"this run is complete ({trainer.step} steps); score it with run_val.py --work-dir {run.work_dir}")
+    steps = total_steps(run.training, len(dataset.train))
+    if resume_from is not None and resume_from.step >= steps:
+        say(f"this run is complete ({resume_from.step} steps); score it with run_val.py --work-dir {run.work_dir}")
         return 0
+    trainer = _make_trainer(run, dataset, resume_from, device)
     began = time.monotonic()
     try:
         trainer.train()

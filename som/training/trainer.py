@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -24,10 +25,14 @@ from som.scene.checkpoint import (
 from som.training.batch import BatchSampler
 from som.training.config import TrainingConfig
 from som.training.density import DensityController
+from som.training.depth_order import TERM_NAMES, DepthOrderSampler
 from som.training.logging import MeanValues, ProgressLine, RunLog
 from som.training.objective import Objective
 from som.training.optimizers import apply_schedule, load_optimizers_state, make_optimizers, optimizers_state
 from som.training.validation import quick_scores
+
+if TYPE_CHECKING:
+    from flow.pairs import PairSampler
 
 
 class NonFiniteLossError(RuntimeError):
@@ -42,9 +47,9 @@ class Interrupted(Exception):
         self.step, self.signal_number = step, signal_number
 
 
-def default_steps(num_views: int) -> int:
-    """500 steps for every 8 training views, rounded up (Shape of Motion's schedule)."""
-    return 500 * math.ceil(num_views / 8)
+def total_steps(config: TrainingConfig, num_views: int) -> int:
+    """The steps that are asked for; by default 500 for every 8 training views, rounded up (Shape of Motion's)."""
+    return config.steps if config.steps is not None else 500 * math.ceil(num_views / 8)
 
 
 @contextmanager
@@ -81,6 +86,8 @@ class Trainer:
         work_dir: gets checkpoints/, logs/ and metrics.jsonl.
         seed: of every random choice; together with the step it determines the run.
         run_config: stored in every checkpoint.
+        links: pixel pairs that optical flow links between training views, by index; without them the term
+            order_across_frames rests.
     """
 
     def __init__(
@@ -93,6 +100,7 @@ class Trainer:
         device: torch.device,
         seed: int = 0,
         run_config: dict | None = None,
+        links: PairSampler | None = None,
     ):
         self.config, self.work_dir, self.device, self.seed = config, Path(work_dir), device, seed
         self.run_config = run_config or {}
@@ -102,15 +110,27 @@ class Trainer:
         self.scene.rasterize_mode = config.rasterize_mode
         self.dataset = scene.normalization.dataset_to_scene(dataset)
         self.height, self.width = dataset.train.height, dataset.train.width
-        self.total_steps = config.steps if config.steps is not None else default_steps(len(dataset.train))
+        self.total_steps = total_steps(config, len(dataset.train))
         self.optimizers = make_optimizers(self.scene, config.learning_rates)
         self.density = DensityController(self.scene, self.optimizers, config.density, self.total_steps)
+        self.objective = Objective(config.losses, dataset.num_times, dataset.has_background, config.depth_order)
         self.sampler = BatchSampler(
-            self.dataset, config.batch_size, config.track_targets, config.tracks_per_view, seed, device
+            self.dataset,
+            config.batch_size,
+            config.track_targets,
+            config.tracks_per_view,
+            seed,
+            device,
+            self._depth_order_sampler(links),
         )
-        self.objective = Objective(config.losses, dataset.num_times, dataset.has_background)
         self.step = 0
         self._nonfinite = torch.zeros((), dtype=torch.bool, device=device)
+
+    def _depth_order_sampler(self, links: PairSampler | None) -> DepthOrderSampler | None:
+        active = [name for name in TERM_NAMES if name in self.objective.active]
+        if not active or self.dataset.train.depths is None:
+            return None
+        return DepthOrderSampler(self.dataset.train, self.config.depth_order, active, links, self.device)
 
     @classmethod
     def resume(
@@ -165,7 +185,7 @@ class Trainer:
         torch.manual_seed(self.seed * 1_000_003 + self.step)
         apply_schedule(self.optimizers, self.config.learning_rates, self.step / self.total_steps)
         batch = self.sampler.sample(self.step)
-        values, render = self.objective(self.scene, batch)
+        values, render = self.objective(self.scene, batch, self.step / self.total_steps)
         loss = values["loss"]
         if self.device.type == "cpu":
             self._raise_if_nonfinite(values)
@@ -182,7 +202,8 @@ class Trainer:
         return {name: value.detach() for name, value in values.items()}
 
     def _raise_if_nonfinite(self, values: dict[str, torch.Tensor]) -> None:
-        bad = [name for name, value in values.items() if name not in ("loss", "psnr") and not bool(value.isfinite())]
+        scores = ("loss", "psnr", "discordance")
+        bad = [name for name, value in values.items() if name not in scores and not bool(value.isfinite())]
         if bad or not bool(values["loss"].isfinite()):
             raise NonFiniteLossError(
                 f"step {self.step}: the loss term {', '.join(bad) or 'sum'} became NaN or infinite; "

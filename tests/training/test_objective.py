@@ -1,8 +1,10 @@
 import pytest
 import torch
 
+from flow.pairs import PairSampler
 from som.training.batch import BatchSampler
-from som.training.config import LossWeights
+from som.training.config import DepthOrderConfig, LossWeights
+from som.training.depth_order import TERM_NAMES, DepthOrderSampler
 from som.training.objective import TERMS, Objective
 
 
@@ -40,7 +42,15 @@ def test_total_is_the_weighted_sum_and_zero_weights_cost_nothing(scene, dataset,
     torch.testing.assert_close(values["loss"], total)
 
 
-def test_every_term_is_differentiable_and_finite(scene, dataset, batch):
+def test_every_term_is_differentiable_and_finite(scene, dataset):
+    views, order = dataset.train, DepthOrderConfig(pairs=64, linked_pairs=32)
+    still = torch.zeros(views.height, views.width, 2)
+    links = PairSampler((views.height, views.width))
+    for source in range(len(views) - 1):
+        links.add(source, source + 1, views.valid[source], still)
+        links.add(source + 1, source, views.valid[source], still)
+    sampler = DepthOrderSampler(views, order, list(TERM_NAMES), links, torch.device("cpu"))
+    batch = BatchSampler(dataset, 3, 2, 64, 0, torch.device("cpu"), sampler).sample(0)
     weights = LossWeights(**dict.fromkeys(TERMS, 1.0))
     values, render = Objective(weights, dataset.num_times, True)(scene, batch)
     assert set(TERMS) < set(values)

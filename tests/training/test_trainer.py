@@ -8,7 +8,7 @@ import torch
 
 from som.scene.checkpoint import Checkpoint, CheckpointError, checkpoint_path, load_checkpoint, save_checkpoint
 from som.training.config import DensityConfig, LearningRates, LossWeights, TrainingConfig
-from som.training.trainer import Interrupted, NonFiniteLossError, Trainer, default_steps
+from som.training.trainer import Interrupted, NonFiniteLossError, Trainer, total_steps
 
 
 def make(scene, dataset, work_dir, **changes):
@@ -38,7 +38,7 @@ def parameters(scene):
 
 
 def test_default_schedule():
-    assert [default_steps(n) for n in (1, 8, 9, 63, 156)] == [500, 500, 1000, 4000, 10000]
+    assert [total_steps(TrainingConfig(), n) for n in (1, 8, 9, 63, 156)] == [500, 500, 1000, 4000, 10000]
 
 
 def test_training_improves_and_writes_what_it_promises(scene, dataset, tmp_path):
