@@ -28,8 +28,6 @@ class FlowEstimator(ABC):
     """Smallest image side in pixels that it takes."""
     parallel: bool = False
     """Whether calls from several threads at once are faster than one after the other."""
-    batch_size: int = 1
-    """How many pairs it likes to be given at once."""
 
     @abstractmethod
     def estimate(self, images0: Tensor, images1: Tensor, initial: Tensor | None) -> Tensor:

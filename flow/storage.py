@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import threading
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -20,3 +22,21 @@ def write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+# numpy parses a file's header with ast, which fails at random when threads do so at the same time (CPython gh-106905)
+_PARSING = threading.Lock()
+
+
+def read_npz(path: Path) -> dict[str, np.ndarray]:
+    """All arrays of an .npz file; safe to call from several threads.
+
+    Raises:
+        OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile: the file is missing or broken.
+    """
+    with zipfile.ZipFile(path) as archive:
+        contents = {name.removesuffix(".npy"): archive.read(name) for name in archive.namelist()}
+    with _PARSING:
+        return {
+            name: np.lib.format.read_array(io.BytesIO(data), allow_pickle=False) for name, data in contents.items()
+        }

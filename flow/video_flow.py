@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from flow.errors import FlowError
-from flow.storage import write_npz
+from flow.storage import read_npz, write_npz
 
 FINEST_STEP = 1 / 256
 """Flow is stored in steps of this many pixels, or of the next power of two that lets the largest vector fit."""
@@ -66,11 +67,10 @@ def read_flow_file(path: Path) -> tuple[Tensor, Tensor | None]:
         FlowError: the file is missing, broken or holds something else.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in ("flow", "step", "consistent") if name in file.files}
+        arrays = read_npz(path)
     except FileNotFoundError:
         raise FlowError(f"{path} does not exist; compute this flow first.") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise FlowError(f"{path} is not a readable flow file ({error}); delete it and compute it again.") from error
     values = arrays.get("flow")
     if values is None or values.ndim != 3 or values.shape[-1] != 2:

@@ -2,7 +2,9 @@
 
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from flow.compute import compute_video_flow, open_video_flow
 from flow.dis import DISEstimator
 from flow.errors import FlowError
 from flow.estimator import FlowEstimator
+from flow.video_flow import flow_path, read_flow_file, write_flow_file
 
 
 class Interruption(Exception):
@@ -201,8 +204,11 @@ def test_strides_may_be_added_later(tmp_path):
 
 def test_a_stride_that_would_be_guided_otherwise_is_computed_again(tmp_path):
     compute_video_flow(grey_frames(), FakeEstimator(), strides=(1, 4), folder=tmp_path)
-    flow = compute_video_flow(grey_frames(), FakeEstimator(), strides=(1, 2, 4), folder=tmp_path)
-    assert same_fields(flow, compute_video_flow(grey_frames(), FakeEstimator(), strides=(1, 2, 4)))
+    estimator = FakeEstimator()
+    flow = compute_video_flow(grey_frames(), estimator, strides=(1, 2, 4), folder=tmp_path)
+    assert (0, 4) in estimator.calls
+    assert torch.equal(estimator.guesses[0, 4], flow.get(0, 2) + flow.get(2, 4))
+    assert open_video_flow(tmp_path).strides() == (1, 2, 4)
 
 
 def test_a_damaged_field_is_computed_again(tmp_path):
@@ -271,12 +277,21 @@ def test_bad_input_is_named(tmp_path):
 
 
 def test_dis_follows_a_pan_over_many_frames_only_when_guided():
-    rng = np.random.default_rng(0)
-    scene = np.kron(rng.integers(0, 255, (16, 56, 3)), np.ones((6, 6, 1))).astype(np.uint8)
-    frames = [np.ascontiguousarray(scene[:, 12 * t : 12 * t + 144]) for t in range(9)]  # 12 px a frame to the left
+    noise = np.random.default_rng(0).normal(size=(96, 320, 3))
+    scene = sum(sigma * cv2.GaussianBlur(noise, (0, 0), sigma) for sigma in (1.5, 4, 8))
+    scene = np.clip(128 + 50 * scene / scene.std(), 0, 255).astype(np.uint8)
+    frames = [np.ascontiguousarray(scene[:, 8 * t : 8 * t + 160]) for t in range(9)]  # 8 px a frame to the left
     guided = compute_video_flow(frames, DISEstimator(), strides=(1, 2, 4, 8))
     direct = compute_video_flow(frames, DISEstimator(), strides=(8,))
-    truth = torch.tensor([-96.0, 0.0])
-    seen = slice(8, -8), slice(104, -4)
-    assert (guided.get(0, 8)[seen] - truth).norm(dim=-1).median() < 1
-    assert (direct.get(0, 8)[seen] - truth).norm(dim=-1).median() > 10
+    seen = slice(8, -8), slice(72, -8)
+    errors = [(flow.get(0, 8)[seen] - torch.tensor([-64.0, 0.0])).norm(dim=-1).median() for flow in (guided, direct)]
+    assert errors[0] < 1 < 10 < errors[1]
+
+
+def test_files_can_be_read_from_many_threads(tmp_path):
+    """numpy's own reader fails at random when threads parse headers at the same time (Python 3.11, gh-106905)."""
+    for t in range(8):
+        write_flow_file(flow_path(tmp_path, t, t + 1), torch.full((4, 5, 2), float(t)))
+    with ThreadPoolExecutor(8) as executor:
+        read = list(executor.map(lambda t: read_flow_file(flow_path(tmp_path, t % 8, t % 8 + 1))[0], range(800)))
+    assert all(bool((flow == t % 8).all()) for t, flow in enumerate(read))
