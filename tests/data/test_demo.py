@@ -92,7 +92,7 @@ def test_static_pixels_move_as_depth_and_poses_say(demo, demo_config):
         flow, consistent = read_flow(root, t, t + 1)
         static = ~views.foreground[t].reshape(-1)
         error = (there - xy - torch.from_numpy(flow).reshape(-1, 2)).norm(dim=-1)[static]
-        assert error.max() < 2e-3
+        assert error.max() < 4e-3  # stored in steps of 1/256 px
         seen = torch.from_numpy(consistent).reshape(-1) & static
         assert in_image(there, views.height, views.width)[seen].all()
         colors = sample_image(views.images[t + 1][None].float(), there[None])[0]
@@ -136,7 +136,7 @@ def test_tracks_start_on_foreground_and_follow_the_flow(demo, demo_config):
     flow, consistent = read_flow(cache_folder(demo_config), 0, 1)
     start = tracks.query_times == 0
     column, row = tracks.xy[start, 0].long().unbind(-1)
-    assert torch.allclose(tracks.xy[start, 1] - tracks.xy[start, 0], torch.from_numpy(flow[row, column]), atol=1e-3)
+    assert torch.allclose(tracks.xy[start, 1] - tracks.xy[start, 0], torch.from_numpy(flow[row, column]), atol=1 / 256)
     assert np.array_equal(tracks.visible[start, 1].numpy(), consistent[row, column])
 
 
