@@ -84,7 +84,7 @@ def test_scene_without_trainer_state_is_not_resumed(scene, dataset, tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_finishes_the_step_and_saves(scene, dataset, tmp_path, number, monkeypatch):
     trainer, _ = make(scene, dataset, tmp_path)
-    original = trainer.train_step
+    original, handler = trainer.train_step, signal.getsignal(signal.SIGINT)
 
     def step():
         if trainer.step == 9:
@@ -96,7 +96,7 @@ def test_signal_finishes_the_step_and_saves(scene, dataset, tmp_path, number, mo
         trainer.train()
     assert stop.value.step == 10 and stop.value.signal_number == number
     assert load_checkpoint(checkpoint_path(tmp_path)).step == 10
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is handler
 
 
 def test_log_of_lost_steps_is_dropped_on_resume(scene, dataset, tmp_path):
