@@ -22,9 +22,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 YARD = ROOT.parent / "shared" / "data" / "blender_yard"
 ROWS = ("no_depth", "disparity_l1", "disparity_l1_aligned", "pearson", "pearson_patch", "ordinal_tanh",
-        "ordinal_hinge", "ordinal_logistic", "cross_frame", "order", "pearson_order", "default")  # fmt: skip
-"""Presets of configs/ablation; ``disparity_l1_aligned`` is ``disparity_l1`` on priors aligned to the cameras, and
-``default`` what the program does by itself."""
+        "ordinal_hinge", "ordinal_logistic", "cross_frame", "order", "pearson_order", "ordinal", "default")  # fmt: skip
+"""Presets of configs/ablation, and configs/ordinal.yaml. ``disparity_l1`` sees the prior as it is, all others see it
+aligned to the cameras, as ``disparity_l1_aligned`` does; ``default`` is what the program does by itself."""
 PRIORS = ("exact", "scale", "scale_shift", "monotone", "monocular")
 COLUMNS = {
     "psnr": ("PSNR", "{:.2f}"),
@@ -137,7 +137,8 @@ def train_and_score(first, dataset, truth, pairs, row: str, seed: int, arguments
     )
     run = TrainingRun(data=DemoData(), training=base)
     if row != "default":
-        preset = ROOT / "configs" / "ablation" / f"{row.removesuffix('_aligned')}.yaml"
+        name = "ordinal" if row == "ordinal" else f"ablation/{row.removesuffix('_aligned')}"
+        preset = ROOT / "configs" / f"{name}.yaml"
         run = merge(run, read_yaml(preset), str(preset))
     with tempfile.TemporaryDirectory() as work_dir:
         scene = type(first).from_state(first.state())

@@ -81,7 +81,7 @@ def test_wrong_presets_are_named(tmp_path, content, message):
 
 
 def test_unknown_preset_lists_the_known():
-    with pytest.raises(UserError, match="cpu, quality"):
+    with pytest.raises(UserError, match="cpu, ordinal, quality"):
         parse("--config", "nonsense", "data:demo")
 
 

@@ -227,7 +227,7 @@ def test_options_that_cannot_be_met(command, tmp_path):
     for options, words in (
         (["--threads", "-1"], "--threads"),
         (["--training.steps", "0"], "--training.steps"),
-        (["--config", "nonsense"], "cpu, quality"),
+        (["--config", "nonsense"], "cpu, ordinal, quality"),
     ):
         assert_one_clear_error(
             command("run_training.py", "--work-dir", "w", *FAST, *options, *TINY, cwd=tmp_path), words
