@@ -47,5 +47,6 @@ echo "== tests that need a GPU =="
 
 echo "== speed =="
 "$PYTHON" benchmarks/rasterizer.py --device both --repeats 15
+"$PYTHON" benchmarks/depth_step_time.py --device cuda
 
 echo "All GPU checks passed."

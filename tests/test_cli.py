@@ -133,3 +133,9 @@ def test_help_loads_nothing_heavy_and_answers_quickly(command):
     assert done.returncode == 0, done.stderr
     assert "--work-dir" in done.stdout
     assert time.monotonic() - began < 10  # a second on an idle machine; the assertion above is what keeps it so
+
+
+def test_the_ordinal_preset_is_the_default():
+    run = parse("data:demo")
+    assert parse("--config", "auto,ordinal", "data:demo").training.losses == run.training.losses
+    assert parse("--config", "auto,ablation/no_depth,ordinal", "data:demo").training.losses == run.training.losses

@@ -15,8 +15,8 @@ from som.data.dataset import VideoDataset, Views
 from som.evaluation.config import EvaluationConfig
 from som.evaluation.metrics import (
     LPIPS,
+    depth_discordance,
     depth_errors,
-    depth_order_accuracy,
     disparity_correlation,
     load_lpips,
     mask_iou,
@@ -43,7 +43,7 @@ DEFINITIONS = {
     "depth_abs_rel_scaled": "depth_abs_rel after scaling each view by median(d* / d)",
     "depth_rmse_scaled": "depth_rmse after the same scaling",
     "depth_delta1_scaled": "depth_delta1 after the same scaling",
-    "depth_order_accuracy": "fraction of random pixel pairs more than 5 % apart in depth that are ordered alike",
+    "depth_discordance": "share of random pixel pairs more than 5 % apart in depth that are in the wrong order",
     "depth_disparity_correlation": "Pearson correlation of inverse depths",
     "mask_iou": "intersection over union of the data set's foreground and rendered foreground > 0.5",
 }
@@ -219,7 +219,7 @@ def _depth_scores(
         scaled = depth_errors(pred, target, valid, scaling="median")
         values |= {f"depth_{k}_scaled": v for k, v in scaled.items()}
     generator = torch.Generator().manual_seed(config.seed)
-    values["depth_order_accuracy"] = depth_order_accuracy(
+    values["depth_discordance"] = depth_discordance(
         pred, target, valid, num_pairs=config.order_pairs, generator=generator
     )
     values["depth_disparity_correlation"] = disparity_correlation(pred, target, valid)

@@ -16,17 +16,17 @@ class LossWeights:
     """Squared deviation of the accumulated opacity from 1 (from the foreground mask in a scene without background)."""
     mask: float = 1.0
     """Trimmed L1 between the rendered foreground and the foreground mask."""
-    depth: float = 0.5
+    depth: float = 3.0
     """Trimmed L1 of disparity against the depth prior."""
-    depth_gradient: float = 1.0
+    depth_gradient: float = 6.0
     """Trimmed L1 of the forward differences of disparity."""
-    pearson: float = 0.0
+    pearson: float = 0.05
     """1 - correlation of rendered and prior disparity over each image; blind to the prior's scale and shift."""
-    pearson_patch: float = 0.0
+    pearson_patch: float = 0.03
     """The same over local boxes."""
-    ordinal: float = 0.0
+    ordinal: float = 1.0
     """Order of depth of pixel pairs inside an image."""
-    order_across_frames: float = 0.0
+    order_across_frames: float = 0.5
     """Order of depth, known from the prior of one frame, of the pairs that optical flow links to another frame."""
     track_2d: float = 2.0
     """Reprojection error of rendered tracks at other times, in units of the longer image side."""
@@ -51,7 +51,7 @@ class DepthOrderConfig:
 
     kind: Literal["hinge", "logistic", "tanh"] = "hinge"
     """Cost of a pair's order, see docs/ordinal-depth.md."""
-    pairs: int = 8192
+    pairs: int = 4096
     """Pixel pairs per view and step inside an image, half of them near each other."""
     min_difference: float = 0.1
     """A pair counts where the prior's disparities differ by more than this share of their spread in the image."""
@@ -66,7 +66,7 @@ class DepthOrderConfig:
     """Share of the in-image pairs that lie near each other."""
     near_radius: float = 0.05
     """How near, as a share of the longer image side."""
-    linked_pairs: int = 4096
+    linked_pairs: int = 2048
     """Pairs per view and step that flow links to another frame."""
     gate: Literal["agree", "not_contradicted", "none"] = "agree"
     """Which orders are carried to another frame: those on which both priors agree; those that the other prior does not

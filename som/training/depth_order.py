@@ -153,9 +153,9 @@ def _weights(context: StepContext) -> Tensor:
 
 def _margin(context: StepContext) -> Float[Tensor, "b 1"]:
     """The order's margin in each image: smaller where depth varies little, or right pairs would be pulled apart."""
-    depth, alpha = context.render.depth.detach(), context.render.alpha.detach()
-    there = ((depth > 0) & (alpha > 0.5)).float().flatten(1)
-    log_depth = torch.where(there > 0, depth.flatten(1), torch.ones_like(there)).log()
+    depth, alpha = (x.detach()[:, ::4, ::4].flatten(1) for x in (context.render.depth, context.render.alpha))
+    there = ((depth > 0) & (alpha > 0.5)).float()
+    log_depth = torch.where(there > 0, depth, torch.ones_like(there)).log()
     shares = there / there.sum(1, keepdim=True).clamp(min=1)
     deviation = log_depth - (shares * log_depth).sum(1, keepdim=True)
     spread = (shares * deviation.square()).sum(1, keepdim=True).sqrt()

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from som.evaluation.metrics import depth_errors, depth_order_accuracy, disparity_correlation
+from som.evaluation.metrics import depth_discordance, depth_errors, disparity_correlation
 
 
 def test_errors_by_hand():
@@ -42,16 +42,23 @@ def test_mask_and_empty():
         depth_errors(pred, target[:1])
 
 
-def test_order_accuracy():
+def test_discordance():
     target = torch.rand(8, 8, generator=torch.Generator().manual_seed(0)) + 0.5
     g = torch.Generator().manual_seed(1)
-    assert depth_order_accuracy(target**3 * 7, target, generator=g) == 1.0
-    assert depth_order_accuracy(1 / target, target, generator=g) == 0.0
-    assert depth_order_accuracy(torch.ones_like(target), target, generator=g) == 0.0
+    assert depth_discordance(target**3 * 7, target, generator=g) == 0.0
+    assert depth_discordance(1 / target, target, generator=g) == 1.0
+    assert depth_discordance(torch.ones_like(target), target, generator=g) == 0.5
+    assert depth_discordance(torch.zeros_like(target), target, generator=g) == 0.5
     noise = torch.rand(8, 8, generator=g)
-    assert depth_order_accuracy(noise, target, generator=g) == pytest.approx(0.5, abs=0.15)
-    assert math.isnan(depth_order_accuracy(target, torch.ones_like(target), generator=g))
-    assert math.isnan(depth_order_accuracy(target, target * 0, generator=g))
+    assert depth_discordance(noise, target, generator=g) == pytest.approx(0.5, abs=0.15)
+    assert math.isnan(depth_discordance(target, torch.ones_like(target), generator=g))
+    assert math.isnan(depth_discordance(target, target * 0, generator=g))
+
+
+def test_a_pixel_without_depth_makes_its_pairs_half_wrong():
+    target = torch.tensor([[1.0, 2.0]])
+    score = depth_discordance(torch.tensor([[0.0, 2.0]]), target, num_pairs=50, generator=torch.Generator())
+    assert score == 0.5
 
 
 def test_disparity_correlation():

@@ -23,7 +23,7 @@ def test_own_renders_score_perfectly(scene, dataset, tmp_path):
     assert values["psnr"] > 50 and values["psnr_foreground"] > 50 and values["ssim"] > 0.999
     assert values["mask_iou"] == 1.0
     assert values["depth_abs_rel"] < 1e-5 and values["depth_rmse"] < 1e-4 and values["depth_delta1"] == 1.0
-    assert values["depth_order_accuracy"] == 1.0
+    assert values["depth_discordance"] == 0.0
     assert "lpips" in report.unavailable and math.isnan(values["lpips"])
     assert set(report.definitions) == set(values)
     written = json.loads((tmp_path / "metrics.json").read_text())
@@ -66,7 +66,7 @@ def test_nothing_valid_is_undefined_not_zero(scene, dataset):
 def test_relative_depth_has_order_only(scene, dataset):
     report = evaluate_scene(scene, replace(dataset, depth_kind="relative"), config=CONFIG)
     assert "depth_abs_rel" not in report.summary and "depth errors" in report.unavailable
-    assert report.summary["depth_order_accuracy"] == 1.0
+    assert report.summary["depth_discordance"] == 0.0
 
 
 def test_scene_without_background(scene, dataset, render_views):

@@ -64,7 +64,7 @@ def disparity_correlation(
     return float((a * b).sum()) / norm if norm > 0 else math.nan
 
 
-def depth_order_accuracy(
+def depth_discordance(
     pred: Float[Tensor, "h w"],
     target: Float[Tensor, "h w"],
     mask: Bool[Tensor, "h w"] | None = None,
@@ -73,10 +73,11 @@ def depth_order_accuracy(
     margin: float = 0.05,
     generator: torch.Generator | None = None,
 ) -> float:
-    """Fraction of random pixel pairs that ``pred`` orders as ``target`` does, in [0, 1]; chance is 0.5.
+    """Share of random pixel pairs that ``pred`` orders otherwise than ``target``, in [0, 1]; chance is 0.5.
 
-    Only pairs whose true depths differ by more than ``margin`` (|log ratio|) count. A tie in ``pred`` is wrong.
-    Free of scale, and of any increasing distortion of depth.
+    Only pairs whose true depths differ by more than ``margin`` (|log ratio|) count. A pair that is tied in ``pred``, or
+    has a pixel at which nothing was predicted (depth 0), counts as half wrong. Free of scale, and of any increasing
+    distortion of depth.
 
     Args:
         generator: on the CPU; the pairs are drawn there so that they do not depend on the device.
@@ -84,12 +85,13 @@ def depth_order_accuracy(
     Returns:
         nan where no pair counts.
     """
-    known = _known("depth_order_accuracy", pred, target, mask)
+    known = _known("depth_discordance", pred, target, mask)
     p, t = pred[known], target[known]
     if len(t) < 2:
         return math.nan
-    pairs = torch.randint(len(t), (2, num_pairs), generator=generator).to(t.device)
-    difference = (t[pairs[0]] / t[pairs[1]]).log()
+    first, second = torch.randint(len(t), (2, num_pairs), generator=generator).to(t.device)
+    difference = (t[first] / t[second]).log()
     counts = difference.abs() > margin
-    right = (p[pairs[0]] - p[pairs[1]]).sign() == difference.sign()
-    return float(right[counts].double().mean()) if bool(counts.any()) else math.nan
+    predicted = (p[first] - p[second]).sign() * ((p[first] > 0) & (p[second] > 0))
+    wrong = (1 - predicted * difference.sign()) / 2
+    return float(wrong[counts].double().mean()) if bool(counts.any()) else math.nan
