@@ -6,6 +6,8 @@ column i and row j is (i + 0.5, j + 0.5); depth is z along the optical axis.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
@@ -124,3 +126,192 @@ def in_image(xy: Float[Tensor, "*b 2"], height: int, width: int) -> Bool[Tensor,
 def resize_intrinsics(K: Float[Tensor, "*b 3 3"], scale_x: float, scale_y: float) -> Float[Tensor, "*b 3 3"]:
     """K of the image resized by (scale_x, scale_y); with centres at +0.5 the rows scale and nothing else changes."""
     return K * K.new_tensor([scale_x, scale_y, 1.0])[:, None]
+
+
+def _sinc_of_square(squared: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
+    """sin(x) / x from x²: analytic in x², so value and gradient are right at zero too."""
+    near = squared < 0.25
+    s = torch.where(near, squared, torch.zeros_like(squared))
+    series = torch.ones_like(s)
+    for k in range(8, 0, -1):  # the first term left out is below 1e-19
+        series = 1 - s / (2 * k * (2 * k + 1)) * series
+    x = torch.where(near, torch.ones_like(squared), squared).sqrt()
+    return torch.where(near, series, x.sin() / x)
+
+
+def _assemble_se3(R: Float[Tensor, "*b 3 3"], t: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b 4 4"]:
+    bottom = R.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(*R.shape[:-2], 1, 4)
+    return torch.cat([torch.cat([R, t[..., None]], dim=-1), bottom], dim=-2)
+
+
+def axis_angle_to_se3(v: Float[Tensor, "*b 3"], t: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b 4 4"]:
+    """Rigid transforms [R | t] from rotation vectors, by Rodrigues' formula.
+
+    R = I + sin(a)/a [v]ₓ + (1 - cos(a))/a² [v]ₓ², a = |v|. Smooth everywhere, with the exact gradient at v = 0.
+
+    Args:
+        v: rotation axis times angle in radians.
+        t: translation in any unit, the same shape.
+
+    Raises:
+        ValueError: the shapes differ or do not end in 3.
+    """
+    if v.shape != t.shape or v.shape[-1:] != (3,):
+        raise ValueError(f"axis_angle_to_se3: v {tuple(v.shape)} and t {tuple(t.shape)} must both be (...,3).")
+    squared = v.square().sum(-1)[..., None, None]
+    x, y, z = v.unbind(-1)
+    o = torch.zeros_like(x)
+    skew = torch.stack([o, -z, y, z, o, -x, -y, x, o], dim=-1).unflatten(-1, (3, 3))
+    # (1 - cos a) / a² = ½ sinc²(a/2), which does not cancel for small angles.
+    half = _sinc_of_square(squared / 4)
+    eye = torch.eye(3, dtype=v.dtype, device=v.device)
+    R = eye + _sinc_of_square(squared) * skew + 0.5 * half.square() * (skew @ skew)
+    return _assemble_se3(R, t)
+
+
+def euler_to_se3(angles: Float[Tensor, "*b 3"], t: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b 4 4"]:
+    """Rigid transforms [R | t] with R = Rx(angles[0]) Ry(angles[1]) Rz(angles[2]), as SfMLearner's pose nets have it.
+
+    Args:
+        angles: radians around the x, y and z axis.
+        t: translation in any unit, the same shape.
+
+    Raises:
+        ValueError: the shapes differ or do not end in 3.
+    """
+    if angles.shape != t.shape or angles.shape[-1:] != (3,):
+        raise ValueError(f"euler_to_se3: angles {tuple(angles.shape)} and t {tuple(t.shape)} must both be (...,3).")
+    cx, cy, cz = angles.cos().unbind(-1)
+    sx, sy, sz = angles.sin().unbind(-1)
+    rows = [
+        *(cy * cz, -cy * sz, sy),
+        *(cx * sz + sx * sy * cz, cx * cz - sx * sy * sz, -sx * cy),
+        *(sx * sz - cx * sy * cz, sx * cz + cx * sy * sz, cx * cy),
+    ]
+    return _assemble_se3(torch.stack(rows, dim=-1).unflatten(-1, (3, 3)), t)
+
+
+def flip_intrinsics(K: Float[Tensor, "*b 3 3"], width: float) -> Float[Tensor, "*b 3 3"]:
+    """K of the image mirrored left to right: cx' = width - cx. A relative pose is mirrored with it, ``flip_pose``."""
+    sign = K.new_tensor([[1.0, -1.0, -1.0], [1.0, 1.0, 1.0], [1.0, 1.0, 1.0]])
+    shift = K.new_tensor([[0.0, 0.0, width], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
+    return K * sign + shift
+
+
+def flip_pose(T: Float[Tensor, "*b 4 4"]) -> Float[Tensor, "*b 4 4"]:
+    """The rigid transform between the mirrored worlds, F T F with F = diag(-1, 1, 1, 1), for images flipped in x.
+
+    Serves relative poses and ``w2c`` alike. Flipping the images and ``K`` alone describes another camera motion.
+    """
+    sign = T.new_tensor([-1.0, 1.0, 1.0, 1.0])
+    return T * sign * sign[:, None]
+
+
+def _check_views(name: str, depth: Tensor, K_tgt: Tensor, K_src: Tensor, T_src_tgt: Tensor) -> None:
+    if depth.ndim != 4 or depth.shape[1] != 1:
+        raise ValueError(f"{name}: depth must be (B,1,H,W), got {tuple(depth.shape)}.")
+    B = depth.shape[0]
+    for label, matrix, side in (("K_tgt", K_tgt, 3), ("K_src", K_src, 3), ("T_src_tgt", T_src_tgt, 4)):
+        if matrix.shape != (B, side, side):
+            raise ValueError(f"{name}: {label} must be ({B},{side},{side}), got {tuple(matrix.shape)}.")
+
+
+def reproject(
+    depth: Float[Tensor, "b 1 h w"],
+    K_tgt: Float[Tensor, "b 3 3"],
+    K_src: Float[Tensor, "b 3 3"],
+    T_src_tgt: Float[Tensor, "b 4 4"],
+    min_depth: float = 1e-3,
+) -> tuple[Float[Tensor, "b h w 2"], Float[Tensor, "b 1 h w"]]:
+    """Where every pixel of a target view lies in a source view.
+
+    Args:
+        depth: z of the target's pixels; T_src_tgt translates in the same unit.
+        K_tgt, K_src: intrinsics in pixels of the two images, whose sizes may differ.
+        T_src_tgt: maps target-camera points into the source camera.
+        min_depth: smallest z that is divided by, so that points beside or behind the source camera stay finite.
+
+    Returns:
+        image coordinates (x, y) in pixels of the source, and z in the source camera (not clamped).
+
+    Raises:
+        ValueError: a shape is wrong.
+    """
+    _check_views("reproject", depth, K_tgt, K_src, T_src_tgt)
+    H, W = depth.shape[-2:]
+    depth = depth.to(torch.promote_types(depth.dtype, torch.float32))
+    # With A = K_src R K_tgt^-1 and b = K_src t, the pixel p goes to (z A p + b) / (its third row). Written as p plus a
+    # displacement, float32 is exact for no motion and loses nothing to large coordinates under small motion. The 3x3
+    # products are in float64, which autocast leaves alone.
+    K, T = K_src.double(), T_src_tgt.double()
+    A = K @ T[:, :3, :3] @ torch.linalg.inv_ex(K_tgt.double()).inverse
+    A = (A - torch.eye(3, dtype=A.dtype, device=A.device)).to(depth.dtype)[..., None, None]
+    b = (K @ T[:, :3, 3:]).to(depth.dtype)[..., None]
+    x = torch.arange(W, device=depth.device, dtype=depth.dtype) + 0.5
+    y = (torch.arange(H, device=depth.device, dtype=depth.dtype) + 0.5)[:, None]
+    a_x, a_y, a_z = (A[:, k : k + 1, 0] * x + (A[:, k : k + 1, 1] * y + A[:, k : k + 1, 2]) for k in range(3))
+    b_x, b_y, b_z = b.split(1, dim=1)
+    z = depth * (a_z + 1) + b_z
+    safe = z.clamp(min=min_depth)
+    x_src = x + (depth * (a_x - x * a_z) + (b_x - x * b_z)) / safe
+    y_src = y + (depth * (a_y - y * a_z) + (b_y - y * b_z)) / safe
+    return torch.stack([x_src[:, 0], y_src[:, 0]], dim=-1), z
+
+
+def sample_map(source: Float[Tensor, "b c hs ws"], xy: Float[Tensor, "b h w 2"]) -> Float[Tensor, "b c h w"]:
+    """Bilinear samples of a dense map at image coordinates in pixels, clamped at the border; exact at pixel centres.
+
+    grid_sample normalises coordinates by the size, which in float32 moves them by some 1e-7 of it, unless the size is a
+    power of two. So the map is padded to one; the clamped coordinates never touch the padding.
+    """
+    H, W = source.shape[-2:]
+    full_h, full_w = (1 << (side - 1).bit_length() for side in (H, W))
+    x, y = xy[..., 0].clamp(0.5, W - 0.5), xy[..., 1].clamp(0.5, H - 0.5)
+    grid = torch.stack([x * (2.0 / full_w) - 1.0, y * (2.0 / full_h) - 1.0], dim=-1)
+    padded = F.pad(source, (0, full_w - W, 0, full_h - H))
+    return F.grid_sample(padded, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+class Warp(NamedTuple):
+    """A source view seen from a target view, see ``warp``."""
+
+    values: Float[Tensor, "b c h w"]
+    """The source's values at each target pixel; where ``in_view`` is False, those of the nearest border pixel."""
+    in_view: Bool[Tensor, "b 1 h w"]
+    """Whether the target's depth is known and its point lies in front of the source camera and in its image."""
+    depth: Float[Tensor, "b 1 h w"]
+    """z of the target's points in the source camera, at least ``min_depth``."""
+    xy: Float[Tensor, "b h w 2"]
+    """Image coordinates of the target's points in the source, in pixels."""
+
+
+def warp(
+    source: Float[Tensor, "b c hs ws"],
+    depth: Float[Tensor, "b 1 h w"],
+    K_tgt: Float[Tensor, "b 3 3"],
+    K_src: Float[Tensor, "b 3 3"],
+    T_src_tgt: Float[Tensor, "b 4 4"],
+    min_depth: float = 1e-3,
+) -> Warp:
+    """Inverse warp: samples a source view, bilinearly, where the target's pixels are seen in it.
+
+    The two views may be neighbours in time or any posed pair, and of different sizes. No motion returns the source
+    exactly, at every pixel, borders included. Occlusion is not looked at: see the depths that it returns for that.
+
+    Args:
+        source: image, depth or any dense map of the source view, (B,C,Hs,Ws), same batch.
+        depth: z of the target's pixels (B,1,H,W), 0 = unknown.
+        K_tgt, K_src: intrinsics in pixels of the target and source image.
+        T_src_tgt: maps target-camera points into the source camera, in the unit of the depth.
+        min_depth: points with less z in the source camera are out of view.
+
+    Raises:
+        ValueError: a shape is wrong.
+    """
+    if source.ndim != 4 or source.shape[0] != depth.shape[0]:
+        raise ValueError(f"warp: source must be ({depth.shape[0]},C,H,W), got {tuple(source.shape)}.")
+    xy, z = reproject(depth, K_tgt, K_src, T_src_tgt, min_depth)
+    Hs, Ws = source.shape[-2:]
+    values = sample_map(source.to(xy.dtype), xy)
+    in_view = in_image(xy, Hs, Ws)[:, None] & (z > min_depth) & (depth > 0)
+    return Warp(values, in_view, z.clamp(min=min_depth), xy)

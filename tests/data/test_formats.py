@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from flow.track_files import visibility_from_logits
 from som.data.checks import DatasetError, Problems
 from som.data.colmap import find_model, read_model, rotation_from_wxyz
 from som.data.config import CustomData, DavisData, IphoneData
 from som.data.load import load_dataset
-from flow.track_files import visibility_from_logits
 from som.data.shape_of_motion import droid_scale, load_dict
 from som.errors import UserError
 
