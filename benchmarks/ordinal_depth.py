@@ -29,7 +29,8 @@ ROWS = (
 sees the prior as it is, all others see it aligned to the cameras, as ``disparity_l1_aligned`` does."""
 PRIORS = ("exact", "scale", "scale_shift", "monotone", "monocular")
 COLUMNS = {
-    "psnr": ("PSNR", "{:.2f}"),
+    "psnr_covisible": ("PSNR", "{:.2f}"),
+    "psnr": ("PSNR whole", "{:.2f}"),
     "psnr_foreground": ("PSNR fg", "{:.2f}"),
     "ssim": ("SSIM", "{:.3f}"),
     "depth_abs_rel_scaled": ("depth err. %", "{:.2f}"),
@@ -55,13 +56,15 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--gaussians", type=int, nargs=2, default=[5000, 15000], help="foreground and background")
     parser.add_argument("--start-from", choices=("aligned", "prior"), default="aligned",
                         help="depth that the first scene is built from")  # fmt: skip
+    parser.add_argument("--align", choices=("scale", "scale_shift", "monotone"), default="monotone",
+                        help="how broken priors are brought to the cameras")  # fmt: skip
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="runs at the same time, one thread each")
     return parser.parse_args()
 
 
 def settings_of(arguments: argparse.Namespace) -> dict:
     """Everything that a cell's numbers depend on, besides its scene, prior, row and seed."""
-    return {name: getattr(arguments, name) for name in ("steps", "max_side", "gaussians", "start_from")}
+    return {name: getattr(arguments, name) for name in ("steps", "max_side", "gaussians", "start_from", "align")}
 
 
 def load_scene(name: str, out: Path, yard: Path, max_side: int):
@@ -98,7 +101,7 @@ def run_group(scene: str, prior: str, seed: int, rows: list[str], arguments: arg
     broken = replace(truth, train=replace(truth.train, depths=depths), depth_kind="relative")
     flow, _ = training_flow(broken.train, FlowConfig())
     links = link_static_points(broken.train, flow, generator=torch.Generator().manual_seed(seed))
-    alignment = align_depth(broken.train, links)
+    alignment = align_depth(broken.train, links, arguments.align)
     aligned = broken if prior == "exact" else with_aligned_depth(broken, alignment)
     pairs = link_pixel_pairs(aligned.train, flow)
     config = InitializationConfig(num_foreground=arguments.gaussians[0], num_background=arguments.gaussians[1])
@@ -204,6 +207,41 @@ def write_table(cells: list[dict], arguments: argparse.Namespace) -> str:
     return "\n".join(lines) + "\n"
 
 
+def write_summary(cells: list[dict], arguments: argparse.Namespace) -> str:
+    """What the default changes against the better of no depth loss and L1 on the prior as it is, seed by seed."""
+    lines = ["\n**`ordinal` against the better of `no_depth` and `disparity_l1`, score by score**\n"]
+    lines += ["| scene | prior | depth error % | PSNR, dB | whole, dB | foreground, dB | discordance % | flicker % |"]
+    lines += ["|---|---|---|---|---|---|---|---|"]
+    by_key = {(c["scene"], c["prior"], c["seed"], c["row"]): c["scores"] for c in cells}
+    for scene in arguments.scenes:
+        for prior in arguments.priors:
+            changes = []
+            for seed in arguments.seeds:
+                found = [by_key.get((scene, prior, seed, row)) for row in ("ordinal", "no_depth", "disparity_l1")]
+                if all(found):
+                    changes.append(changes_of(*found))
+            if changes:
+                columns = [mean_and_spread(list(values)) for values in zip(*changes, strict=True)]
+                digits = (0, 2, 2, 2, 0, 0)
+                texts = [f"{mean:+.{n}f} ± {spread:.{n}f}" for (mean, spread), n in zip(columns, digits, strict=True)]
+                lines.append(f"| {scene} | {prior} | " + " | ".join(texts) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def changes_of(ours: dict, *others: dict) -> list[float]:
+    """Relative changes in per cent of what should fall, differences of what should rise."""
+
+    def relative(name: str) -> float:
+        return 100 * (ours[name] / min(other[name] for other in others) - 1)
+
+    def difference(name: str) -> float:
+        return ours[name] - max(other[name] for other in others)
+
+    falling = [relative(name) for name in ("depth_abs_rel_scaled", "discordance", "flicker")]
+    rising = [difference(name) for name in ("psnr_covisible", "psnr", "psnr_foreground")]
+    return [falling[0], *rising, *falling[1:]]
+
+
 def write_plots(cells: list[dict], arguments: argparse.Namespace) -> None:
     """Depth error and PSNR per row, one panel per prior, one picture per scene."""
     try:
@@ -214,12 +252,12 @@ def write_plots(cells: list[dict], arguments: argparse.Namespace) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    titles = ("depth error, %", "PSNR, dB")
+    shown = {"depth_abs_rel_scaled": "depth error, %", "psnr_covisible": "PSNR, dB"}
     for scene in arguments.scenes:
         figure, axes = plt.subplots(2, len(arguments.priors), figsize=(3.2 * len(arguments.priors), 7), squeeze=False)
         for column, prior in enumerate(arguments.priors):
             block = [c for c in cells if c["scene"] == scene and c["prior"] == prior]
-            for axis, name, title in zip(axes[:, column], ("depth_abs_rel_scaled", "psnr"), titles, strict=True):
+            for axis, (name, title) in zip(axes[:, column], shown.items(), strict=True):
                 plot_rows(axis, block, name, arguments.rows, show_names=column == 0)
                 axis.set_title(f"{prior}: {title}", fontsize=9)
         figure.tight_layout()
@@ -265,7 +303,7 @@ def main() -> None:
                 cells += job.result()
                 print(f"{done} of {len(jobs)}: {' '.join(map(str, running[job][:3]))}", file=sys.stderr, flush=True)
     (arguments.out / "results.json").write_text(json.dumps(cells, indent=1))
-    table = write_table(cells, arguments)
+    table = write_summary(cells, arguments) + write_table(cells, arguments)
     (arguments.out / "table.md").write_text(table)
     print(table)
     write_plots(cells, arguments)

@@ -43,9 +43,10 @@ class TrainingRun:
     """Of every random choice; the same seed, device and version give the same result."""
     overwrite: bool = False
     """Start anew although the work dir holds a run (its checkpoints are deleted)."""
-    align_depth: Literal["auto", "no", "scale", "scale_shift"] = "auto"
-    """Bring every frame's depth prior to the cameras by a scale (and a shift of disparity) that static points linked by
-    optical flow agree on; auto: scale and shift where the prior is ``relative``, nothing elsewhere."""
+    align_depth: Literal["auto", "no", "scale", "scale_shift", "monotone"] = "auto"
+    """Bring every frame's depth prior to the cameras, so that static points linked by optical flow agree: by a scale,
+    by scale and shift of disparity, or by these and a rising curve; auto: ``monotone`` where the prior is ``relative``,
+    nothing elsewhere."""
     flow: FlowConfig = field(default_factory=FlowConfig)
     """Optical flow between the training views."""
     initialization: InitializationConfig = field(default_factory=InitializationConfig)

@@ -1,7 +1,8 @@
 """Brings depth priors of unknown scale and shift to the cameras, frame by frame.
 
-A prior's disparity d = 1/D in frame s becomes a_s d + b_s. The 2 numbers of every frame are found together from static
-points that optical flow links between frames with known cameras. A link from pixel p in frame s to q in frame t says
+A prior's disparity d = 1/D in frame s becomes a_s d + b_s; then, since a prior knows the order of depths better than
+their ratios, a rising curve through some knots of it. The numbers of all frames are found together from static points
+that optical flow links between frames with known cameras. A link from pixel p in frame s to q in frame t says
 
 * where p has to project to in t: with u = R K_s^-1 p, the rotated ray, and translation tau, both of T_t_s, and the
   aligned disparity delta, the projection of u + delta tau must be q. Parallax alone fixes the scale this way;
@@ -13,6 +14,7 @@ Robust Gauss-Newton (Cauchy weights) on both; without parallax the second kind s
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -28,6 +30,12 @@ DEPTH_SIGMA = 0.05
 """Expected relative disagreement of two aligned priors."""
 ANCHOR_SIGMA = 10.0
 """How far, relatively, a frame's numbers may lie from the start; only matters where nothing else fixes them."""
+KNOT_QUANTILES = (0.02, 0.2, 0.4, 0.6, 0.8, 0.98)
+"""Where a frame's curve has its knots: quantiles of the aligned disparity of its static points."""
+BEND_SIGMA = 0.3
+"""Expected change of a curve's slope from one knot to the next."""
+SLOPES = (0.1, 10.0)
+"""Least and largest slope of a curve: it never turns an order around."""
 SMALLEST_SHARE = 0.02
 """Aligned disparity is kept above this share of the frame's median: a shift may not push a surface behind infinity."""
 
@@ -48,10 +56,14 @@ class StaticLinks:
 
 @dataclass
 class DepthAlignment:
-    """Aligned disparity of view i is ``scale[i] / depth + shift[i]``."""
+    """Aligned disparity of view i is ``curve_i(scale[i] / depth + shift[i])``."""
 
     scale: Float[Tensor, "n"]
     shift: Float[Tensor, "n"]
+    knots: Float[Tensor, "n k"] | None
+    """Places of each curve's knots; None: the curve is the identity."""
+    values: Float[Tensor, "n k"] | None
+    """Values there; in between and beyond the curve goes straight on."""
     reprojection_error: float
     """Median distance in pixels between where static points project and where flow leads, after alignment."""
     disagreement: float
@@ -61,33 +73,107 @@ class DepthAlignment:
 
     def apply(self, depths: Float[Tensor, "n h w"]) -> Float[Tensor, "n h w"]:
         """Aligned depth in the cameras' unit; unknown (0) stays unknown."""
-        known = depths > 0
-        disparity = torch.where(known, 1 / depths.clamp(min=1e-9), torch.zeros_like(depths))
-        aligned = disparity * self.scale[:, None, None].to(depths) + self.shift[:, None, None].to(depths)
-        for i in range(len(depths)):
-            if bool(known[i].any()):
-                aligned[i].clamp_(min=SMALLEST_SHARE * float(aligned[i][known[i]].median().clamp(min=1e-9)))
-        return torch.where(known, 1 / aligned.clamp(min=1e-9), torch.zeros_like(depths))
+        out = torch.zeros_like(depths)
+        for i, depth in enumerate(depths):
+            known = depth > 0
+            if not bool(known.any()):
+                continue
+            aligned = self.scale[i].to(depth) / depth[known] + self.shift[i].to(depth)
+            if self.knots is not None:
+                aligned = _hats(aligned, self.knots[i].to(depth)) @ self.values[i].to(depth)
+            out[i][known] = 1 / aligned.clamp(min=SMALLEST_SHARE * float(aligned.median().clamp(min=1e-9)))
+        return out
 
 
-def align_depth(views: Views, links: StaticLinks, with_shift: bool = True) -> DepthAlignment:
-    """Scale (and shift) of every view's disparity.
+def align_depth(
+    views: Views, links: StaticLinks, kind: Literal["scale", "scale_shift", "monotone"] = "scale_shift"
+) -> DepthAlignment:
+    """Brings every view's disparity to the cameras.
 
     Args:
         views: with depths (0 = unknown) and cameras; the unit of the result is the cameras'.
         links: static; wrong ones are outvoted up to about a third.
-        with_shift: False keeps every shift at 0.
+        kind: what is found for every view: a scale; a scale and a shift; these and a rising curve.
     """
     geometry = _LinkGeometry(views, links)
+    scale, shift = _find_affine(geometry, with_shift=kind != "scale")
+    straight = [d * scale[i] + shift[i] for d, i in ((geometry.d_s, geometry.s), (geometry.d_t, geometry.t))]
+    if kind != "monotone":
+        return DepthAlignment(scale.float(), shift.float(), None, None, *geometry.quality(*straight))
+    knots, values = _find_curves(geometry, *straight)
+    curved = [_curve(d, knots[i], values[i]) for d, i in zip(straight, (geometry.s, geometry.t), strict=True)]
+    return DepthAlignment(scale.float(), shift.float(), knots.float(), values.float(), *geometry.quality(*curved))
+
+
+def _find_affine(geometry: _LinkGeometry, with_shift: bool) -> tuple[Tensor, Tensor]:
+    """Scale and shift (N,) of all views."""
     scale, shift = geometry.start()
-    anchor = scale.clone()
+    unit = torch.stack([scale, scale * geometry.median.nan_to_num(1.0)], 1)  # of the two numbers
+    sigma = unit * torch.tensor([ANCHOR_SIGMA, ANCHOR_SIGMA if with_shift else 1e-9], dtype=unit.dtype)
+    stiffness = (1 / sigma.square()).diag_embed()
+    bases = [torch.stack([d, torch.ones_like(d)], 1) for d in (geometry.d_s, geometry.d_t)]
+    numbers = torch.stack([scale, shift], 1)
+    anchor = numbers.clone()
     for _ in range(ITERATIONS):
-        step_scale, step_shift = geometry.solve(scale, shift, anchor, with_shift)
-        scale = (scale + step_scale).maximum(0.2 * scale).minimum(5 * scale)  # positive, whatever a bad step says
-        shift = shift + step_shift
-        if float((step_scale / scale).abs().max()) < 1e-6:
+        step = geometry.solve(numbers, *bases, stiffness, (stiffness @ (numbers - anchor)[..., None])[..., 0])
+        scale = (numbers[:, 0] + step[:, 0]).maximum(0.2 * numbers[:, 0]).minimum(5 * numbers[:, 0])  # stays positive
+        moved = (step[:, 0] / scale).abs().max()
+        numbers = torch.stack([scale, numbers[:, 1] + step[:, 1]], 1)
+        if float(moved) < 1e-6:
             break
-    return DepthAlignment(scale.float(), shift.float(), *geometry.quality(scale, shift))
+    return numbers[:, 0], numbers[:, 1]
+
+
+def _find_curves(geometry: _LinkGeometry, delta_s: Tensor, delta_t: Tensor) -> tuple[Tensor, Tensor]:
+    """Knots and values (N,K) of all views' curves over the disparities of the affine alignment."""
+    knots = torch.stack([_place_knots(delta_s[geometry.s == i]) for i in range(geometry.count)])
+    bases = [_hats(d, knots[i]) for d, i in ((delta_s, geometry.s), (delta_t, geometry.t))]
+    gaps = knots.diff(dim=1)
+    # rows of second differences: the change of slope at every inner knot
+    inner = torch.arange(knots.shape[1] - 2)
+    bend = torch.zeros(*gaps.shape[:1], len(inner), knots.shape[1], dtype=knots.dtype)
+    bend[:, inner, inner] = 1 / gaps[:, :-1]
+    bend[:, inner, inner + 1] = -1 / gaps[:, :-1] - 1 / gaps[:, 1:]
+    bend[:, inner, inner + 2] = 1 / gaps[:, 1:]
+    stiffness = bend.transpose(1, 2) @ bend / BEND_SIGMA**2
+    # holds a view that nothing else does
+    stiffness = stiffness + (1 / (ANCHOR_SIGMA * knots[:, -1:]).square()).expand_as(knots).diag_embed()
+    values = knots.clone()
+    for _ in range(ITERATIONS):
+        step = geometry.solve(values, *bases, stiffness, (stiffness @ (values - knots)[..., None])[..., 0])
+        new = values + step
+        rises = (new.diff(dim=1) / gaps).clamp(*SLOPES) * gaps
+        new = torch.cat([new[:, :1], new[:, :1] + rises.cumsum(1)], 1)
+        moved = ((new - values).abs() / knots[:, -1:]).max()
+        values = new
+        if float(moved) < 1e-6:
+            break
+    return knots, values
+
+
+def _place_knots(delta: Tensor) -> Tensor:
+    """Rising knots (K,) at quantiles of disparities (L,), apart by at least 2 % of their median."""
+    count = len(KNOT_QUANTILES)
+    if not len(delta):
+        return torch.linspace(0.5, 1.5, count, dtype=delta.dtype)
+    places = delta.quantile(torch.tensor(KNOT_QUANTILES, dtype=delta.dtype))
+    least = 0.02 * float(delta.median().abs().clamp(min=1e-9))
+    return torch.cat([places[:1], places[:1] + places.diff().clamp(min=least).cumsum(0)])
+
+
+def _hats(values: Float[Tensor, "l"], knots: Tensor) -> Float[Tensor, "l k"]:
+    """Weights of the knots, (K,) or (L,K), in a piecewise linear curve that goes straight on beyond them."""
+    knots = knots.expand(len(values), -1)
+    left = (torch.searchsorted(knots.contiguous(), values[:, None]) - 1).clamp(0, knots.shape[1] - 2)
+    low, high = knots.gather(1, left)[:, 0], knots.gather(1, left + 1)[:, 0]
+    share = (values - low) / (high - low)
+    hats = torch.zeros_like(knots)
+    hats.scatter_(1, left, (1 - share)[:, None])
+    return hats.scatter_(1, left + 1, share[:, None])
+
+
+def _curve(values: Float[Tensor, "l"], knots: Float[Tensor, "l k"], heights: Float[Tensor, "l k"]) -> Tensor:
+    return (_hats(values, knots) * heights).sum(1)
 
 
 class _LinkGeometry:
@@ -134,38 +220,42 @@ class _LinkGeometry:
         scales = torch.where(found, scales, typical / self.median.nan_to_num(1.0))
         return scales, torch.zeros_like(scales)
 
-    def solve(self, scale: Tensor, shift: Tensor, anchor: Tensor, with_shift: bool) -> tuple[Tensor, Tensor]:
-        """One Gauss-Newton step for (scale, shift) of all views."""
-        n = self.count
-        delta = (scale[self.s] * self.d_s + shift[self.s]).clamp(min=1e-9)
-        error, slope = self.project(delta)
-        normal = torch.zeros(2 * n, 2 * n, dtype=torch.float64)
-        right = torch.zeros(2 * n, dtype=torch.float64)
-        own = torch.stack([self.d_s, torch.ones_like(self.d_s)], 1)  # d delta / d (scale_s, shift_s)
-        for axis in range(2):
-            residual, row = error[:, axis] / PIXEL_SIGMA, (slope[:, axis] / PIXEL_SIGMA)[:, None] * own
-            _accumulate(normal, right, [(self.s, row)], residual)
-        carried = self.u[:, 2] + delta * self.tau[:, 2]
-        seen = (scale[self.t] * self.d_t + shift[self.t]).clamp(min=1e-9)
-        residual = (seen.log() - delta.log() + carried.clamp(min=1e-6).log()) / DEPTH_SIGMA
-        other = torch.stack([self.d_t, torch.ones_like(self.d_t)], 1) / (seen * DEPTH_SIGMA)[:, None]
-        own = own * ((-1 / delta + self.tau[:, 2] / carried.clamp(min=1e-6)) / DEPTH_SIGMA)[:, None]
-        _accumulate(normal, right, [(self.t, other), (self.s, own)], residual)
-        index = torch.arange(n)
-        normal[2 * index, 2 * index] += 1 / (ANCHOR_SIGMA * anchor) ** 2
-        right[2 * index] += (scale - anchor) / (ANCHOR_SIGMA * anchor) ** 2
-        unit = anchor * self.median.nan_to_num(1.0)
-        sigma = unit * (ANCHOR_SIGMA if with_shift else 1e-9)
-        normal[2 * index + 1, 2 * index + 1] += 1 / sigma**2
-        right[2 * index + 1] += shift / sigma**2
-        step = -torch.linalg.solve(normal, right)
-        return step[0::2], step[1::2]
+    def solve(
+        self, numbers: Tensor, basis_s: Tensor, basis_t: Tensor, stiffness: Tensor, pull: Tensor
+    ) -> Float[Tensor, "n m"]:
+        """One Gauss-Newton step for the M numbers of every view, in which its aligned disparities are linear.
 
-    def quality(self, scale: Tensor, shift: Tensor) -> tuple[float, float, float]:
-        """Median reprojection error, median relative disagreement, median parallax."""
-        delta = (scale[self.s] * self.d_s + shift[self.s]).clamp(min=1e-9)
+        Args:
+            numbers: (N,M).
+            basis_s, basis_t: (L,M), the aligned disparity of a link's end is its row times its view's numbers.
+            stiffness, pull: (N,M,M) and (N,M), normal equations of what is known beforehand.
+        """
+        n, m = numbers.shape
+        delta = (basis_s * numbers[self.s]).sum(1).clamp(min=1e-9)
+        error, slope = self.project(delta)
+        normal = torch.zeros(n, n, m, m, dtype=torch.float64)
+        right = pull.clone()
+        for axis in range(2):
+            residual, row = error[:, axis] / PIXEL_SIGMA, (slope[:, axis] / PIXEL_SIGMA)[:, None] * basis_s
+            _accumulate(normal, right, [(self.s, row)], residual)
+        carried = (self.u[:, 2] + delta * self.tau[:, 2]).clamp(min=1e-6)
+        seen = (basis_t * numbers[self.t]).sum(1).clamp(min=1e-9)
+        residual = (seen.log() - delta.log() + carried.log()) / DEPTH_SIGMA
+        there = basis_t / (seen * DEPTH_SIGMA)[:, None]
+        here = basis_s * ((-1 / delta + self.tau[:, 2] / carried) / DEPTH_SIGMA)[:, None]
+        _accumulate(normal, right, [(self.t, there), (self.s, here)], residual)
+        diagonal = torch.arange(n)
+        normal[diagonal, diagonal] += stiffness
+        return -torch.linalg.solve(normal.transpose(1, 2).reshape(n * m, n * m), right.flatten()).view(n, m)
+
+    def quality(self, delta: Tensor, seen: Tensor) -> tuple[float, float, float]:
+        """Median reprojection error, median relative disagreement, median parallax.
+
+        Args:
+            delta, seen: (L,) aligned disparities of the links' first and second ends.
+        """
+        delta, seen = delta.clamp(min=1e-9), seen.clamp(min=1e-9)
         error = self.project(delta)[0].norm(dim=1)
-        seen = (scale[self.t] * self.d_t + shift[self.t]).clamp(min=1e-9)
         carried = delta / (self.u[:, 2] + delta * self.tau[:, 2]).clamp(min=1e-6)
         far = self.project(torch.zeros_like(delta))[0]
         parallax = (self.project(delta)[0] - far).norm(dim=1)
@@ -173,16 +263,19 @@ class _LinkGeometry:
 
 
 def _accumulate(normal: Tensor, right: Tensor, blocks: list[tuple[Tensor, Tensor]], residual: Tensor) -> None:
-    """Adds residuals with Jacobian ``blocks`` (view index (L,), row (L,2)) to the normal equations, Cauchy-weighted."""
+    """Adds residuals with Jacobian ``blocks`` (view index (L,), row (L,M)) to the normal equations, Cauchy-weighted.
+
+    Args:
+        normal: (N,N,M,M), one block per pair of views.
+        right: (N,M).
+    """
     weight = 1 / (1 + residual.square())
-    size = len(right)
+    flat = normal.view(-1, right.shape[1] ** 2)
     for index_a, row_a in blocks:
-        for k in range(2):
-            right.index_add_(0, 2 * index_a + k, weight * residual * row_a[:, k])
-            for index_b, row_b in blocks:
-                for m in range(2):
-                    flat = (2 * index_a + k) * size + 2 * index_b + m
-                    normal.view(-1).index_add_(0, flat, weight * row_a[:, k] * row_b[:, m])
+        weighted = weight[:, None] * row_a
+        right.index_add_(0, index_a, weighted * residual[:, None])
+        for index_b, row_b in blocks:
+            flat.index_add_(0, index_a * len(right) + index_b, (weighted[:, :, None] * row_b[:, None]).flatten(1))
 
 
 def _sample(depths: Tensor, view: Tensor, xy: Tensor) -> Tensor:

@@ -84,7 +84,7 @@ def _align_depth(run: TrainingRun, dataset: VideoDataset, flow: _LazyFlow) -> Vi
     """The data set with its depth brought to the cameras, where the options ask for it."""
     wanted = run.align_depth
     if wanted == "auto":
-        wanted = "scale_shift" if dataset.depth_kind == "relative" else "no"
+        wanted = "monotone" if dataset.depth_kind == "relative" else "no"
     if wanted == "no" or dataset.train.depths is None or len(dataset.train) < 2:
         if dataset.depth_kind == "relative" and dataset.train.depths is not None:
             say("note: the depth has an unknown scale and shift in every frame and is used as it is")
@@ -95,7 +95,7 @@ def _align_depth(run: TrainingRun, dataset: VideoDataset, flow: _LazyFlow) -> Vi
             f"{dataset.name}: optical flow finds no static point to align the depth of the frames with; check the "
             "foreground masks, or use the depth as it is with --align-depth no."
         )
-    alignment = align_depth(dataset.train, links, wanted == "scale_shift")
+    alignment = align_depth(dataset.train, links, wanted)
     say(
         f"depth aligned to the cameras: static points {alignment.reprojection_error:.2f} px off (median), depths of "
         f"linked frames {100 * alignment.disagreement:.1f} % apart, parallax {alignment.parallax:.1f} px"

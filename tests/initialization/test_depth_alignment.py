@@ -74,11 +74,41 @@ def test_scale_and_shift_are_found(views, wrong):
 
 def test_scale_alone_when_asked(views):
     prior = broken(views, SCALE, torch.zeros(N))
-    alignment = align_depth(prior, links_of(views), with_shift=False)
+    alignment = align_depth(prior, links_of(views), kind="scale")
     assert relative_error(alignment.apply(prior.depths), views) < 0.005
     assert alignment.shift.abs().max() < 1e-6
     shifted = broken(views, SCALE, SHIFT)
-    assert relative_error(align_depth(shifted, links_of(views), with_shift=False).apply(shifted.depths), views) > 0.03
+    assert relative_error(align_depth(shifted, links_of(views), kind="scale").apply(shifted.depths), views) > 0.03
+
+
+@pytest.mark.parametrize("wrong", [0.0, 0.25])
+def test_any_rising_distortion_is_undone(views, wrong):
+    """Depth bent by a power that differs from frame to frame: no scale and shift can mend that."""
+    power = torch.tensor([0.6, 0.8, 1.0, 1.3, 1.6, 1.1])
+    prior = replace(views, depths=4 * (views.depths / 4) ** power[:, None, None])
+    straight = align_depth(prior, links_of(views, wrong), kind="scale_shift").apply(prior.depths)
+    curved = align_depth(prior, links_of(views, wrong), kind="monotone")
+    assert relative_error(curved.apply(prior.depths), views) < 0.75 * relative_error(straight, views)
+    assert relative_error(curved.apply(prior.depths), views) < 0.01
+
+
+def test_a_curve_costs_nothing_where_none_is_needed_and_keeps_every_order(views):
+    prior = broken(views, SCALE, SHIFT)
+    alignment = align_depth(prior, links_of(views, wrong=0.25), kind="monotone")
+    aligned = alignment.apply(prior.depths)
+    assert relative_error(aligned, views) < 0.01
+    for before, after in zip(prior.depths.flatten(1), aligned.flatten(1), strict=True):
+        assert (after[before.argsort()].diff() >= -1e-5).all()
+    assert (alignment.values.diff(dim=1) > 0).all()
+
+
+def test_a_curve_needs_links_only_where_it_bends(views):
+    """A view without any link keeps its start instead of failing."""
+    links = links_of(views)
+    kept = (links.source != 2) & (links.target != 2)
+    alone = StaticLinks(links.source[kept], links.target[kept], links.source_xy[kept], links.target_xy[kept])
+    aligned = align_depth(broken(views, SCALE, SHIFT), alone, kind="monotone").apply(views.depths)
+    assert aligned.isfinite().all() and (aligned > 0).all()
 
 
 def test_result_does_not_depend_on_the_priors_unit(views):
@@ -91,7 +121,7 @@ def test_result_does_not_depend_on_the_priors_unit(views):
 def test_without_parallax_the_frames_agree_with_each_other(views):
     still = replace(views, w2cs=views.w2cs[:1].repeat(N, 1, 1), depths=views.depths[:1].repeat(N, 1, 1))
     prior = broken(still, SCALE, torch.zeros(N))
-    alignment = align_depth(prior, links_of(still), with_shift=False)
+    alignment = align_depth(prior, links_of(still), kind="scale")
     aligned = alignment.apply(prior.depths)
     assert alignment.parallax < 0.01
     assert ((aligned - aligned[:1]).abs() / aligned[:1]).max() < 0.01
