@@ -38,7 +38,6 @@ COLUMNS = {
     "flicker": ("flicker %", "{:.2f}"),
     "floaters": ("floaters %", "{:.2f}"),
     "tracks_3d_epe_moving": ("3D tracks", "{:.3f}"),
-    "ms_per_step": ("ms/step", "{:.0f}"),
 }
 PERCENT = ("depth_abs_rel_scaled", "discordance", "flicker", "floaters")
 
@@ -119,7 +118,6 @@ def run_group(scene: str, prior: str, seed: int, rows: list[str], arguments: arg
 def train_and_score(first, dataset, truth, pairs, row: str, seed: int, arguments: argparse.Namespace) -> dict:
     """Optimises a copy of the first scene by one row's losses and scores it against the truth."""
     import tempfile
-    import time
 
     import torch
     from scene_scores import depth_flicker, floater_share
@@ -148,15 +146,12 @@ def train_and_score(first, dataset, truth, pairs, row: str, seed: int, arguments
         scene = type(first).from_state(first.state())
         options = dict(device=torch.device("cpu"), seed=seed, links=pairs)
         trainer = Trainer(scene, dataset, run.training, Path(work_dir), **options)
-        began = time.perf_counter()
         while trainer.step < trainer.total_steps:
             trainer.train_step()
-        took = time.perf_counter() - began
     scores = evaluate_scene(scene, truth, config=EvaluationConfig(lpips="off", save_images=False)).summary
     scores["discordance"] = scores["depth_discordance"]
     scores["flicker"] = depth_flicker(scene, truth)
     scores["floaters"] = floater_share(scene, truth.val)
-    scores["ms_per_step"] = 1000 * took / arguments.steps
     return {name: scores[name] for name in scores if name in COLUMNS or name.startswith(("psnr", "ssim", "depth"))}
 
 
@@ -203,7 +198,8 @@ def write_table(cells: list[dict], arguments: argparse.Namespace) -> str:
                     factor = 100 if name in PERCENT else 1
                     mean, spread = mean_and_spread([factor * s[name] for s in scores])
                     texts.append(form.format(mean) + (f" ± {form.format(spread)}" if len(scores) > 1 else ""))
-                lines.append(f"| {row} | " + " | ".join(texts) + " |")
+                fewer = f" ({len(scores)} of {seeds} seeds)" if len(scores) < seeds else ""
+                lines.append(f"| {row}{fewer} | " + " | ".join(texts) + " |")
     return "\n".join(lines) + "\n"
 
 

@@ -1,1 +1,1 @@
-"""Depth from video. For now: the projective geometry that the depth networks and the 4D scene share."""
+"""Depth from video: geometry, plane sweep, networks, losses, metric scale, training, scores. See docs/depth.md."""
