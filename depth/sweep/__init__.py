@@ -1,0 +1,16 @@
+"""Depth from known poses without training: a plane sweep whose result is confirmed by several views."""
+
+from depth.sweep.config import SweepConfig, SweepResult
+from depth.sweep.depth_range import estimate_range, range_from_points
+from depth.sweep.sweep import plane_sweep
+from depth.sweep.volume import cost_volume, inverse_depth_planes
+
+__all__ = [
+    "SweepConfig",
+    "SweepResult",
+    "cost_volume",
+    "estimate_range",
+    "inverse_depth_planes",
+    "plane_sweep",
+    "range_from_points",
+]
