@@ -1,0 +1,1 @@
+"""Training of depth networks: configuration, objective, trainer. See docs/depth.md."""

@@ -1,0 +1,91 @@
+"""Metric terms of a training run: heights of objects, and the camera-height label that moves from epoch to epoch."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from depth.errors import DepthError
+from depth.losses.metric import camera_height_loss, rough_height_loss
+from depth.metric_scale import CameraHeightLabel, FrameConfig, LabelConfig, MetricSchedule, ObjectStatus
+from depth.metric_scale.objects import apply_horizon_test, measure_frames, metric_camera_heights
+from depth.training.batches import Batch
+from depth.training.distributed import Processes
+
+
+class HeightState:
+    """The camera-height label with the epoch's schedule of weights, shared by all processes.
+
+    Args:
+        label, schedule, frame: how the label moves, how the two terms exchange their weights, how frames are measured.
+    """
+
+    def __init__(
+        self,
+        label: LabelConfig = LabelConfig(),  # noqa: B008 (frozen)
+        schedule: MetricSchedule = MetricSchedule(1.0, 1.0),  # noqa: B008 (frozen)
+        frame: FrameConfig = FrameConfig(),  # noqa: B008 (frozen)
+    ):
+        self.label, self.schedule, self.frame = CameraHeightLabel(label), schedule, frame
+        self.progress = 0.0
+        """Epochs done, with fractions."""
+        self.seen: list[Tensor] = []
+        """Metric camera heights of frames that were measured since the last ``collect``, in metres; nan for none."""
+
+    @property
+    def epoch(self) -> int:
+        return self.label.epoch
+
+    def value(self) -> float | None:
+        """The label in metres; None while there is none."""
+        return self.label.value()
+
+    def collect(self, processes: Processes) -> None:
+        """Hands the heights that all processes have seen to the label of every process."""
+        own = torch.cat(self.seen).tolist() if self.seen else []
+        self.seen = []
+        for heights in processes.gather(own):
+            self.label.add([h for h in heights if math.isfinite(h)])
+
+    def end_epoch(self) -> None:
+        """Moves the label."""
+        self.label.end_epoch()
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return self.label.state_dict()
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Inverse of ``state``."""
+        self.label.load_state_dict(state)
+
+
+class MetricTerms:
+    """The terms ``rough_height`` and ``camera_height`` of a batch with keys ``road`` (B,H,W) bool, ``ids`` (B,H,W) and
+    ``object_heights`` (B,N), as ``RoadAnnotations`` gives them."""
+
+    def __call__(
+        self, depths: list[Float[Tensor, "b 1 h w"]], batch: Batch, heights: HeightState, active: list[str]
+    ) -> tuple[dict[str, Tensor], dict[str, float]]:
+        """Values of the active terms, averaged over scales, and the factors that the schedule puts on their weights."""
+        if "road" not in batch:
+            raise DepthError("the metric terms need road masks and objects of known height; give them, or set 0.")
+        K, road, ids, known = batch["K"][:, 0], batch["road"], batch["ids"], batch["object_heights"]
+        measured = measure_frames(depths[0], K, road, ids, known, heights.frame)
+        status = apply_horizon_test(measured, heights.value(), heights.frame)
+        heights.seen.append(metric_camera_heights(measured, status))
+        used = torch.where(status == ObjectStatus.USED, known, torch.zeros_like(known))
+        values, factors = {}, {}
+        if "rough_height" in active:
+            terms = [rough_height_loss(depth, ids, used, measured.height_per_depth) for depth in depths]
+            values["rough_height"] = torch.stack(terms).mean()
+            factors["rough_height"] = heights.schedule.rough(heights.progress)
+        if "camera_height" in active and heights.value() is not None:
+            terms = [camera_height_loss(depth, K, road, heights.value()) for depth in depths]
+            values["camera_height"] = torch.stack(terms).mean()
+            factors["camera_height"] = heights.schedule.fine(heights.progress)
+        return values, factors

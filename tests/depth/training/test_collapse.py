@@ -1,0 +1,72 @@
+import pytest
+import torch
+
+from depth.training.collapse import CollapseError, MaskWatch, collapse_reason, relief
+from depth.training.config import CollapseLimits
+
+LIMITS = CollapseLimits()
+RANGE = (0.1, 100.0)
+
+
+def slope(low, high):
+    """Three maps whose depth grows evenly from left to right."""
+    return torch.linspace(low, high, 16).expand(3, 8, 16).clone()
+
+
+def test_relief_is_the_deviation_over_the_median():
+    depth = torch.tensor([[[1.0, 3.0], [0.0, 2.0]]])  # std of 1, 3, 2 is 1, the median 2
+    assert relief(depth)[0] == pytest.approx(0.5)
+    assert relief(torch.zeros(1, 2, 2)).isnan()[0]
+
+
+def test_a_scene_with_relief_is_a_result():
+    assert collapse_reason(slope(2, 6), RANGE, LIMITS) is None
+    assert collapse_reason(slope(2, 6), None, LIMITS) is None
+
+
+def test_flat_depth_is_none_and_the_advice_fits():
+    flat = slope(5.0, 5.05)
+    assert "depth is flat" in collapse_reason(flat, RANGE, LIMITS)
+    assert "pose network" in collapse_reason(flat, RANGE, LIMITS, poses_learned=True)
+    assert collapse_reason(flat, RANGE, CollapseLimits(min_relief=0.001)) is None
+
+
+def test_most_frames_decide():
+    depth = slope(2, 6)
+    depth[0] = 4.0
+    assert collapse_reason(depth, RANGE, LIMITS) is None
+    depth[1] = 4.0
+    assert "flat" in collapse_reason(depth, RANGE, LIMITS)
+
+
+@pytest.mark.parametrize(("value", "end"), [(0.1005, "near"), (99.9, "far")])
+def test_an_end_of_the_range_is_named(value, end):
+    depth = torch.full((2, 8, 16), value)
+    depth[:, :, 0] = 5.0
+    assert f"{end} end of its range" in collapse_reason(depth, RANGE, LIMITS)
+
+
+def test_far_depth_within_the_range_is_no_collapse():
+    assert collapse_reason(slope(60, 95), RANGE, LIMITS) is None
+
+
+def test_nothing_known_and_nan_are_no_results():
+    assert "no pixel" in collapse_reason(torch.zeros(1, 4, 4), RANGE, LIMITS)
+    assert "diverged" in collapse_reason(torch.full((1, 4, 4), torch.nan), RANGE, LIMITS)
+
+
+def test_gamed_masks_raise_an_alarm():
+    watch = MaskWatch(LIMITS)
+    watch.add(0.148, 0.1)
+    watch.add(0.120, 0.12)
+    with pytest.raises(CollapseError, match=r"geometry term 0.10 -> 0.51.*photometric term falls \(0.148 -> 0.025\)"):
+        watch.add(0.025, 0.51)
+
+
+def test_bad_but_honest_training_raises_none():
+    watch = MaskWatch(LIMITS)
+    watch.add(0.10, 0.2)
+    watch.add(0.15, 0.6)  # both rise: wrong poses, perhaps, but nothing is gamed
+    other = MaskWatch(LIMITS)
+    other.load_state(watch.state())
+    assert other.first == (0.10, 0.2)
