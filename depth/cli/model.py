@@ -1,0 +1,77 @@
+"""The network of a command: from a checkpoint of run_depth.py train, or from published weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from depth.cli.common import say
+from depth.cli.options import ModelOptions
+from depth.errors import DepthError
+from depth.networks import DepthNet, NetworkConfig, make_depth_net
+from depth.training.checkpoint import checkpoint_path, load_checkpoint
+from depth.weights import load_weights
+
+PUBLISHED_SIZE = (192, 640)
+"""(height, width) that most published networks were trained at."""
+
+
+@dataclass
+class LoadedModel:
+    """A network and what it gives."""
+
+    net: DepthNet
+    size: tuple[int, int]
+    """(height, width) of its images."""
+    units: str
+    """``metric``, ``scene`` or ``relative``."""
+    scale: float
+    """Factor on its depth."""
+    poses_learned: bool
+    description: str
+
+
+def load_model(options: ModelOptions, device: torch.device) -> LoadedModel | None:
+    """The network that the options name; None if they name none.
+
+    Raises:
+        DepthError: both a model and weights, or a file that cannot be used.
+    """
+    if options.model is not None and options.weights is not None:
+        raise DepthError("give --model or --weights, not both.")
+    if options.model is None and options.weights is None:
+        return None
+    if options.scale <= 0:
+        raise DepthError(f"--scale must be positive, got {options.scale}.")
+    loaded = _trained(options) if options.model is not None else _published(options)
+    loaded.net.to(device).eval()
+    return loaded
+
+
+def _trained(options: ModelOptions) -> LoadedModel:
+    path = checkpoint_path(options.model) if options.model.is_dir() else options.model
+    checkpoint = load_checkpoint(path)
+    plain = {key: tuple(v) if isinstance(v, list) else v for key, v in checkpoint.network.items()}
+    try:
+        net = make_depth_net(NetworkConfig(**plain))
+        net.load_state_dict(checkpoint.depth_net)
+        trained_at = checkpoint.config["height"], checkpoint.config["width"]
+    except (TypeError, KeyError, RuntimeError) as error:
+        raise DepthError(f"{path}: does not fit itself ({str(error).splitlines()[0]}); train it anew.") from error
+    size = options.height or trained_at[0], options.width or trained_at[1]
+    described = f"network {net.config.name} after {checkpoint.step} steps"
+    return LoadedModel(net, size, checkpoint.units, options.scale, checkpoint.pose is not None, described)
+
+
+def _published(options: ModelOptions) -> LoadedModel:
+    span = options.depth_range
+    net = make_depth_net(NetworkConfig(options.network, depth_range=span, num_scales=4))
+    report = load_weights(net, Path(options.weights))
+    say(str(report))
+    stored = tuple(report.metadata.get(key) for key in ("height", "width"))
+    trained_at = stored if all(isinstance(side, int) for side in stored) else PUBLISHED_SIZE
+    size = options.height or trained_at[0], options.width or trained_at[1]
+    units = "relative" if options.scale == 1.0 else "metric"
+    return LoadedModel(net, size, units, options.scale, True, f"{options.network} with {options.weights.name}")

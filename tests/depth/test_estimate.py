@@ -1,0 +1,241 @@
+import math
+
+import pytest
+import torch
+
+from depth.errors import DepthError
+from depth.estimate import DepthConfig, estimate_depth
+from depth.estimate.blending import FILLED, MOVING, blend, gaussian_blur
+from depth.estimate.moving import stand_on_ground
+from depth.estimate.pipeline import resize_maps
+from depth.estimate.scale import distance_scale
+from depth.estimate.student import network_size
+from depth.synthetic import RoadClip, RoadClipConfig, make_road_clip
+from depth.training.collapse import CollapseError
+
+
+@pytest.fixture(scope="module")
+def clip() -> RoadClip:
+    return make_road_clip(RoadClipConfig(frames=8, width=96, height=64))
+
+
+def quick(**changes) -> DepthConfig:
+    config = DepthConfig(student_side=64, **changes)
+    config.self_supervised.pose = "auto" if "teacher" in changes else "cnn"
+    config.student.steps = config.self_supervised.steps = 4
+    config.student.batch_size = config.self_supervised.batch_size = 4
+    return config
+
+
+def test_the_teacher_stays_and_corrects_what_is_near():
+    network = torch.full((1, 32, 64), 2.0)
+    teacher = torch.zeros(1, 32, 64)
+    teacher[:, :, :32] = 2.04
+    depth, confidence = blend(teacher, (teacher > 0).float(), network)
+    assert torch.allclose(depth[:, :, :32], teacher[:, :, :32])
+    # everything known says 2 % more: log 1.02 is about half of AGREEMENT, so four fifths of it are taken over
+    corrected = 2.0 * math.exp(math.log(1.02) / (1 + (math.log(1.02) / 0.04) ** 2))
+    assert torch.allclose(depth[:, :, 32:], torch.full((1, 32, 32), corrected), rtol=1e-5)
+    assert (confidence[:, :, :32] == 1).all()
+    filled = confidence[0, 16, 32:]
+    assert (filled.diff() <= 0).all() and 0.6 * FILLED < filled[0] <= FILLED and filled[-1] < 0.01
+
+
+def test_a_doubtful_teacher_shares_with_the_network_and_a_wild_one_corrects_nothing():
+    network, teacher = torch.full((1, 8, 8), 2.0), torch.full((1, 8, 8), 4.0)
+    depth, _ = blend(teacher, torch.full((1, 8, 8), 0.1 / 1.1), network)
+    # half of the log ratio, give or take the small correction of the network
+    assert float((depth / 2).log().mean() / math.log(2)) == pytest.approx(0.5, abs=0.01)
+    teacher[:, :, 4:] = 0
+    depth, _ = blend(teacher, (teacher > 0).float(), network)
+    assert torch.allclose(depth[:, :, 4:], network[:, :, 4:], rtol=0.01)
+
+
+def test_disagreement_lowers_the_confidence_of_what_is_filled():
+    generator = torch.Generator().manual_seed(0)
+    teacher = 3.0 + torch.zeros(1, 32, 32)
+    teacher[:, 12:20, 12:20] = 0
+    noisy = torch.where(teacher > 0, 3.0 * (0.3 * torch.randn(1, 32, 32, generator=generator)).exp(), teacher)
+    network = torch.full((1, 32, 32), 3.0)
+    hole = teacher == 0
+    sure = blend(teacher, (teacher > 0).float(), network)[1][hole].mean()
+    unsure = blend(noisy, (teacher > 0).float(), network)[1][hole].mean()
+    assert unsure < 0.5 * sure
+
+
+def test_moving_pixels_are_never_trusted():
+    teacher = torch.full((1, 8, 8), 2.0)
+    moving = torch.zeros(1, 8, 8, dtype=torch.bool)
+    moving[:, 2:4] = True
+    _, confidence = blend(teacher, torch.ones_like(teacher), teacher, moving)
+    assert (confidence[moving] == MOVING).all() and (confidence[~moving] == 1).all()
+
+
+def test_moving_things_stand_on_what_lies_below_them():
+    rows = torch.arange(20.0)[:, None].expand(20, 30)
+    ground = 40 / (rows + 1)[None].repeat(2, 1, 1)  # nearer towards the bottom
+    moving = torch.zeros(2, 20, 30, dtype=torch.bool)
+    moving[0, 4:12, 5:10] = True  # stands on row 12
+    moving[0, 6:20, 20:25] = True  # cut off by the lower border: nothing is known of where it stands
+    moving[1, 3:5, 3:5] = True  # too small
+    depth, standing = stand_on_ground(ground, moving)
+    assert (depth[0, 4:12, 5:10] == ground[0, 12, 0]).all()
+    assert torch.equal(standing[0], moving[0] & (torch.arange(30) < 15)) and not standing[1].any()
+    unchanged = ~standing
+    assert torch.equal(depth[unchanged], ground[unchanged])
+
+
+def test_what_is_nearer_than_its_foot_stays_nearer():
+    depth = torch.full((1, 10, 10), 8.0)
+    moving = torch.zeros(1, 10, 10, dtype=torch.bool)
+    moving[0, 2:7, 2:7] = True
+    depth[moving] = 3.0
+    assert torch.equal(stand_on_ground(depth, moving)[0], depth)
+
+
+def test_a_frame_without_teacher_takes_the_correction_of_the_others():
+    teacher = torch.full((3, 8, 8), 2.02)
+    teacher[1] = 0
+    depth, confidence = blend(teacher, (teacher > 0).float(), torch.full((3, 8, 8), 2.0))
+    assert 2.015 < float(depth[1].mean()) < 2.02
+    assert (confidence[1] == 0).all()
+
+
+def test_nothing_known_leaves_the_network():
+    network = torch.rand(2, 8, 8) + 1
+    depth, confidence = blend(torch.zeros(2, 8, 8), torch.zeros(2, 8, 8), network)
+    assert torch.allclose(depth, network) and (confidence == 0).all()
+
+
+def test_blur_keeps_sums_and_is_separable():
+    maps = torch.zeros(1, 21, 21)
+    maps[0, 10, 10] = 1
+    blurred = gaussian_blur(maps, 2.0)
+    assert float(blurred.sum()) == pytest.approx(1, abs=1e-6)
+    assert float(blurred[0, 10, 12] / blurred[0, 10, 10]) == pytest.approx(math.exp(-0.5), rel=1e-5)
+
+
+def test_network_size_is_a_multiple_of_32_of_about_that_aspect():
+    assert network_size((480, 640), 192) == (160, 192)
+    assert network_size((144, 256), 192) == (128, 192)
+    assert network_size((192, 640), 640) == (192, 640)
+    assert network_size((20, 30), 192) == (32, 32)
+
+
+def test_sparse_points_survive_resizing():
+    depth = torch.zeros(1, 40, 40)
+    depth[0, 21, 33] = 5.0
+    assert float(resize_maps(depth, (10, 10)).max()) == 5.0
+
+
+def test_a_posed_clip_gets_depth_close_to_the_truth(clip):
+    stages = []
+    prior = estimate_depth(
+        clip.images, clip.Ks, clip.w2c, config=quick(), progress=lambda stage, share: stages.append(stage)
+    )
+    known = clip.depth > 0
+    error = ((prior.depth - clip.depth).abs() / clip.depth)[known]
+    sure = prior.confidence[known] > 0.5
+    assert prior.units == "scene" and prior.depth.shape == clip.depth.shape
+    assert bool((prior.depth > 0).all()) and 0 <= float(prior.confidence.min()) <= float(prior.confidence.max()) <= 1
+    assert float(error[sure].median()) < 0.03 < float(error[~sure].median())
+    assert dict.fromkeys(stages) == dict.fromkeys(["sweep", "network"])
+    assert prior.scale_log["factor"] == 1.0 and 0 < prior.scale_log["teacher_coverage"] < 1
+
+
+def test_the_same_seed_gives_the_same_depth_and_leaves_torchs_generator_alone(clip):
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    first = estimate_depth(clip.images[:5], clip.Ks[:5], clip.w2c[:5], config=quick())
+    assert torch.equal(torch.rand(1), expected)
+    second = estimate_depth(clip.images[:5], clip.Ks[:5], clip.w2c[:5], config=quick())
+    assert torch.equal(first.depth, second.depth) and torch.equal(first.confidence, second.confidence)
+
+
+def test_distances_make_depth_and_poses_metric(clip):
+    scaled = clip.w2c.clone()
+    scaled[:, :3, 3] *= 0.25  # poses in another unit
+    centers = torch.linalg.inv(clip.w2c)[:, :3, 3]
+    distances = torch.cat([(centers[1:] - centers[:-1]).norm(dim=-1), torch.zeros(1)])
+    assert distance_scale(scaled, distances) == pytest.approx(4.0, rel=1e-4)
+    prior = estimate_depth(clip.images, clip.Ks, scaled, distances=distances, config=quick())
+    assert prior.units == "metric" and prior.scale_log["factor"] == pytest.approx(4.0, rel=1e-4)
+    torch.testing.assert_close(prior.w2c, clip.w2c, atol=1e-3, rtol=1e-3)
+    sure = (prior.confidence > 0.5) & (clip.depth > 0)
+    assert float(((prior.depth - clip.depth).abs() / clip.depth)[sure].median()) < 0.03
+
+
+def test_a_standing_camera_tells_no_scale(clip):
+    with pytest.raises(DepthError, match="moves less than"):
+        distance_scale(clip.w2c, torch.zeros(len(clip.w2c)))
+
+
+def test_sparse_depth_is_kept(clip):
+    sparse = torch.zeros_like(clip.depth)
+    sparse[:, 40, 50] = 7.5
+    prior = estimate_depth(clip.images, clip.Ks, clip.w2c, sparse=sparse, config=quick(max_side=96))
+    assert torch.allclose(prior.depth[:, 40, 50], torch.tensor(7.5))
+    assert bool((prior.confidence[:, 40, 50] == 1).all())
+
+
+def test_pixels_that_may_not_be_used_have_no_confidence(clip):
+    valid = torch.ones_like(clip.road)
+    valid[:, :20, :30] = False
+    prior = estimate_depth(clip.images, clip.Ks, clip.w2c, valid=valid, config=quick())
+    assert (prior.confidence[~valid] == 0).all() and float(prior.confidence[valid].mean()) > 0.02
+    assert (prior.teacher[:, :18, :28] == 0).all()
+
+
+def test_refinement_goes_on_from_the_student(clip):
+    config = quick(refine_steps=3)
+    prior = estimate_depth(clip.images, clip.Ks, clip.w2c, config=config)
+    assert prior.scale_log["network_steps"] == 7
+    sure = (prior.confidence > 0.5) & (clip.depth > 0)
+    assert float(((prior.depth - clip.depth).abs() / clip.depth)[sure].median()) < 0.03
+
+
+def test_without_poses_the_unit_is_unknown(clip):
+    config = quick()
+    config.student.collapse.min_relief = 0.0  # a few steps teach a pose network nothing
+    prior = estimate_depth(clip.images, clip.Ks, config=config)
+    assert prior.units == "relative" and prior.w2c is None and prior.scale_log["pose"] == "cnn"
+    assert float(prior.confidence.max()) < 0.5
+
+
+def test_flat_depth_is_refused(clip):
+    config = quick()
+    config.student.collapse.min_relief = 10.0
+    with pytest.raises(CollapseError, match=r"no depth to return: depth is flat"):
+        estimate_depth(clip.images, clip.Ks, config=config)
+
+
+def test_a_budget_makes_the_sweep_smaller_or_refuses(clip):
+    with pytest.raises(DepthError, match=r"a budget of 0.001 s is too short for a sweep of 8 frames"):
+        estimate_depth(clip.images, clip.Ks, clip.w2c, config=quick(), budget_s=0.001)
+    with pytest.raises(DepthError, match="budget_s must be positive"):
+        estimate_depth(clip.images, clip.Ks, clip.w2c, config=quick(), budget_s=0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda a: a.update(frames=a["frames"][:1]), "at least two frames"),
+        (lambda a: a.update(frames=a["frames"] * 255), r"frames must lie in \[0, 1\]"),
+        (lambda a: a.update(frames=a["frames"][:, :2]), r"frames must be \(T,3,H,W\)"),
+        (lambda a: a.update(K=a["K"] * 3), "principal point of K lies outside"),
+        (lambda a: a.update(K=a["K"][:3]), r"K must be \(3,3\) or \(8,3,3\)"),
+        (lambda a: a.update(poses=a["poses"] * 1.1), "pose of frame 0 is not rigid"),
+        (lambda a: a.update(poses=a["poses"][:4]), r"poses must be \(8,4,4\)"),
+        (lambda a: a.update(moving=torch.zeros(8, 3, 3, dtype=torch.bool)), r"moving must be \(8,64,96\) bool"),
+        (lambda a: a.update(road=torch.zeros(8, 64, 96, dtype=torch.bool)), "both road masks and objects"),
+        (lambda a: a.update(sparse=torch.zeros(8, 3, 3)), "sparse must be"),
+        (lambda a: a.update(poses=None, config=quick(teacher="sweep")), "the plane sweep needs camera poses"),
+        (lambda a: a.update(poses=a["poses"][:1].expand(8, 4, 4)), "camera does not move"),
+    ],
+)
+def test_bad_input_is_named(clip, change, message):
+    arguments = {"frames": clip.images, "K": clip.Ks, "poses": clip.w2c, "config": quick()}
+    change(arguments)
+    with pytest.raises(DepthError, match=message):
+        estimate_depth(**arguments)
