@@ -43,7 +43,7 @@ print("one Gaussian drawn and differentiated")
 PYTHON_END
 
 echo "== tests that need a GPU =="
-"$PYTHON" -m pytest -m gpu tests
+"$PYTHON" -m pytest -n 0 -m gpu tests
 
 echo "== speed =="
 "$PYTHON" benchmarks/rasterizer.py --device both --repeats 15
