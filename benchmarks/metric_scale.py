@@ -156,10 +156,11 @@ def summary(errors: list[tuple[float, float] | None]) -> dict:
 
 def row(name: str, result: dict) -> str:
     if "rms" not in result:
-        return f"| {name} | all refused | | | | |"
+        return f"| {name} | all refused | | | | | |"
     refused = f" ({result['refused']} refused)" if result["refused"] else ""
-    numbers = " | ".join(f"{100 * result[key]:.1f}" for key in ("rms", "mean", "largest"))
-    return f"| {name}{refused} | {numbers} | {100 * result['within_3']:.0f} | {100 * result['within_6']:.0f} | {100 * result['factor_rms']:.1f} |"
+    cells = [f"{100 * result[key]:.1f}" for key in ("rms", "mean", "largest")]
+    cells += [f"{100 * result[key]:.0f}" for key in ("within_3", "within_6")]
+    return f"| {name}{refused} | {' | '.join(cells)} | {100 * result['factor_rms']:.1f} |"
 
 
 def table(title: str, cases: list[Case], kinds: list[str], variants: dict[str, dict], known: bool = False) -> dict:
@@ -169,7 +170,8 @@ def table(title: str, cases: list[Case], kinds: list[str], variants: dict[str, d
         if not chosen:
             continue
         print(f"\n{title}, {kind} ({len(chosen)} clips)\n")
-        print("| | rms, % | mean, % | largest, % | within 3 % | within 6 % | factor: rms, % |\n|---|---|---|---|---|---|---|")
+        print("| | rms, % | mean, % | largest, % | within 3 % | within 6 % | factor: rms, % |")
+        print("|---|---|---|---|---|---|---|")
         results[kind] = {}
         for name, options in variants.items():
             results[kind][name] = summary([case.errors(kind, options, known) for case in chosen])

@@ -11,15 +11,10 @@ from depth.metric_scale.objects import FrameMeasurements, ObjectStatus, horizon_
 _MAX_ROUNDS = 20
 
 
-def usable_objects(measured: FrameMeasurements) -> Bool[Tensor, "b n"]:
-    """Objects whose scale can count, before any test against the horizon."""
-    return (measured.status == ObjectStatus.USED) & measured.scale.isfinite()
-
-
 def height_candidates(measured: FrameMeasurements) -> Float[Tensor, "p 3"]:
-    """What each usable object says of the camera: (metric camera height by its scale, its height over the camera's by
+    """What each measured object says of the camera: (metric camera height by its scale, its height over the camera's by
     the horizon, its prior height), in the order of frames and ids. Rows of several batches can be joined."""
-    usable = usable_objects(measured)
+    usable = measured.status == ObjectStatus.USED
     heights = measured.scale * measured.camera_height[:, None]
     return torch.stack([heights[usable], measured.height_ratio[usable], measured.heights[usable]], dim=-1)
 

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from depth.errors import DepthError
-from depth.metric_scale.consensus import agree, height_candidates, usable_objects
+from depth.metric_scale.consensus import agree, height_candidates
 from depth.metric_scale.instances import Instances
 from depth.metric_scale.objects import (
     FrameConfig,
@@ -134,8 +134,8 @@ def metric_scale(
     status = measured.status.clone()
     if config.known_camera_height is None:
         camera_height, kept = agree(height_candidates(measured), config.frame.max_height_error)
-        usable = usable_objects(measured)
-        status[usable] = torch.where(kept, int(ObjectStatus.USED), int(ObjectStatus.HORIZON)).to(status)
+        usable = status == ObjectStatus.USED
+        status[usable] = torch.where(kept, status[usable], int(ObjectStatus.HORIZON))
         if camera_height is None:
             raise DepthError(f"no metric scale: no object can be used; {_why(status)}.")
     else:

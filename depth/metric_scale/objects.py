@@ -106,7 +106,7 @@ class FrameMeasurements:
     scale: Float[Tensor, "b n"]
     """Metres per unit of depth by each object's prior; nan where there is none."""
     status: Int[Tensor, "b n"]
-    """``ObjectStatus``, before the test against the horizon."""
+    """``ObjectStatus``, before the test against the horizon; what ends above it is refused already."""
     heights: Float[Tensor, "b n"]
     """The prior heights that were given."""
 
@@ -200,10 +200,12 @@ def measure_frames(
     else:
         measured = _silhouette(masks, depth, K, plane)
 
+    scale = torch.where((measured > 0) & (heights > 0), heights / measured, torch.full_like(measured, torch.nan))
     area = masks.area()
     known_area = masks.area(depth[:, 0][masks.pixels] > 0)
     status = torch.full_like(area, ObjectStatus.USED)
     for reason, applies in (
+        (ObjectStatus.HORIZON, ~scale.isfinite()),
         (ObjectStatus.NO_DEPTH, (known_area * 4 < area) & (config.scale_from != "horizon")),
         (ObjectStatus.CUT, ((first == 0) | (last == H - 1)) & config.refuse_cut),
         (ObjectStatus.SMALL, extent < config.min_extent),
@@ -213,7 +215,6 @@ def measure_frames(
     ):
         status = torch.where(applies, torch.full_like(status, reason), status)
     ratio = torch.where(bottom > 0, (bottom - top) / bottom, torch.full_like(bottom, torch.inf))
-    scale = torch.where((measured > 0) & (heights > 0), heights / measured, torch.full_like(measured, torch.nan))
     return FrameMeasurements(plane.normal, camera_height, extent * unit, ratio, scale, status, heights)
 
 
@@ -276,5 +277,4 @@ def apply_horizon_test(
 def metric_camera_heights(measured: FrameMeasurements, status: Int[Tensor, "b n"]) -> Float[Tensor, "b"]:
     """Metric camera height of each frame: the median of its used objects' scales times its camera height in units of
     depth; nan in frames without a used object."""
-    used = (status == ObjectStatus.USED) & measured.scale.isfinite()
-    return masked_quantile(measured.scale, used) * measured.camera_height
+    return masked_quantile(measured.scale, status == ObjectStatus.USED) * measured.camera_height
