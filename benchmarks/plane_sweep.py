@@ -33,6 +33,7 @@ VARIANTS = {
     "zncc": {"cost": "zncc", "large_step": 0.0},
     "absolute, semi-global": {"cost": "absolute"},
     "absolute": {"cost": "absolute", "large_step": 0.0},
+    "poses refined, swept again": {},
     "no second sweep": {"refine_planes": 0},
     "no averaging over views": {"average": False},
     "best half of the views": {"keep_views": 0.5},
@@ -148,7 +149,7 @@ def baselines(truth, valid, answered) -> list[dict]:
 def measure(scene: str, clip: Clip, variants: int, pictures: Path | None) -> list[dict]:
     import torch
 
-    from depth.sweep import SweepConfig, plane_sweep
+    from depth.sweep import SweepConfig, plane_sweep, refine_poses
 
     static = torch.ones_like(clip.images[:, 0], dtype=torch.bool) if clip.moving is None else ~clip.moving
     valid = static if clip.depth is None else static & (clip.depth > 0)
@@ -156,6 +157,9 @@ def measure(scene: str, clip: Clip, variants: int, pictures: Path | None) -> lis
     for name, options in list(VARIANTS.items())[:variants]:
         started = time.process_time()
         result = plane_sweep(clip.images, clip.Ks, clip.w2cs, SweepConfig(**options), clip.moving)
+        if name.startswith("poses refined"):
+            w2cs = refine_poses(clip.images, clip.Ks, clip.w2cs, result.depth, result.sources, clip.moving)
+            result = plane_sweep(clip.images, clip.Ks, w2cs, SweepConfig(**options), clip.moving)
         seconds = (time.process_time() - started) / len(clip.images)
         row = {"variant": name}
         if clip.depth is None:
@@ -166,7 +170,7 @@ def measure(scene: str, clip: Clip, variants: int, pictures: Path | None) -> lis
             row |= {"abs_rel surest half": surest_half(result, clip.depth, valid)}
         near, far = result.range
         rows.append(row | {"range": f"{near:.2f} to {far:.2f}", "s/frame": seconds})
-        if not options:
+        if len(rows) == 1:
             before = [] if clip.depth is None else baselines(clip.depth, valid, result.depth > 0)
             if pictures is not None:
                 draw(pictures / f"sweep_{scene}.png", clip, result)

@@ -2,10 +2,12 @@
 
 from depth.sweep.config import SweepConfig, SweepResult
 from depth.sweep.depth_range import estimate_range, range_from_points
+from depth.sweep.pose_refinement import RefinementConfig, refine_poses
 from depth.sweep.sweep import plane_sweep
 from depth.sweep.volume import cost_volume, inverse_depth_planes
 
 __all__ = [
+    "RefinementConfig",
     "SweepConfig",
     "SweepResult",
     "cost_volume",
@@ -13,4 +15,5 @@ __all__ = [
     "inverse_depth_planes",
     "plane_sweep",
     "range_from_points",
+    "refine_poses",
 ]

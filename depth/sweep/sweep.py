@@ -178,6 +178,7 @@ def _near_steps(depth: Tensor, max_jump: float, step: float) -> Tensor:
         inner = inverse.shape[dim] - 2
         before, at, after = (inverse.narrow(dim, k, inner) for k in range(3))
         part = steps.narrow(dim, 1, inner)
-        torch.maximum(part, (before - 2 * at + after).abs(), out=part)
+        known = (before > 0) & (at > 0) & (after > 0)
+        torch.maximum(part, (before - 2 * at + after).abs() * known, out=part)
     steps = steps > (max_jump * inverse).clamp(min=1.5 * step)
     return F.max_pool2d(steps[:, None].float(), 3, 1, 1)[:, 0] > 0

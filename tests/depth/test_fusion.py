@@ -281,8 +281,8 @@ def test_unreadable_ply_says_why(tmp_path, data, message):
         read_ply(path)
 
 
-def test_sweep_and_fusion_fit_together():
-    """Noise-free depth within the sweep's angles: a camera path of wide and narrow baselines picks useful views."""
+def test_only_as_many_views_are_asked_as_wanted():
+    """Of a long path with small steps, views aside of the target are picked."""
     depths, Ks, w2cs = plane_views(count=12, gap=0.03)
     check = check_views(depths, Ks, w2cs, FusionOptions(num_views=4))
     assert inside(check.keep).float().mean() > 0.95
