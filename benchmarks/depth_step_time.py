@@ -52,7 +52,7 @@ def make_trainers(arguments: argparse.Namespace, work_dir: Path) -> dict:
 
     foreground, background = arguments.gaussians
     dataset = load_dataset(DemoData(max_side=arguments.max_side))
-    links = link_pixel_pairs(dataset.train, training_flow(dataset.train, FlowConfig())[0])
+    links = link_pixel_pairs(dataset.train, training_flow(dataset, FlowConfig())[0])
     first = initialize_scene(
         dataset, InitializationConfig(num_foreground=foreground, num_background=background), seed=0
     )

@@ -98,7 +98,7 @@ def run_group(scene: str, prior: str, seed: int, rows: list[str], arguments: arg
     truth = load_scene(scene, arguments.out, arguments.yard, arguments.max_side)
     depths = BREAK[prior](truth.train.depths, torch.Generator().manual_seed(100 + seed))
     broken = replace(truth, train=replace(truth.train, depths=depths), depth_kind="relative")
-    flow, _ = training_flow(broken.train, FlowConfig())
+    flow, _ = training_flow(broken, FlowConfig())
     links = link_static_points(broken.train, flow, generator=torch.Generator().manual_seed(seed))
     alignment = align_depth(broken.train, links, arguments.align)
     aligned = broken if prior == "exact" else with_aligned_depth(broken, alignment)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -135,3 +135,41 @@ class VideoFlow:
         if (source, target) not in self._packed:
             raise FlowError(f"no flow from frame {source} to {target}; compute stride {abs(target - source)} too.")
         return self._packed[source, target].unpack()
+
+    def select(self, frames: Sequence[int], image_size: tuple[int, int] | None = None) -> VideoFlow:
+        """The flow of a video that consists of these frames only, in this order, renumbered from 0.
+
+        Args:
+            image_size: (height, width) of the frames where they have been resized since; None leaves what it was.
+
+        Raises:
+            FlowError: a number is no frame of this video or stands twice, or the size has other proportions.
+        """
+        return _SelectedFlow(self, frames, image_size or (self.image_height, self.image_width))
+
+
+class _SelectedFlow(VideoFlow):
+    """Some frames of another video's flow; holds no field of its own."""
+
+    def __init__(self, whole: VideoFlow, frames: Sequence[int], image_size: tuple[int, int]):
+        frames = [int(frame) for frame in frames]
+        if len(set(frames)) != len(frames) or not all(0 <= frame < whole.num_frames for frame in frames):
+            raise FlowError(f"frames must be different numbers in [0, {whole.num_frames}), got {frames}.")
+        (height, width), known = image_size, (whole.image_height, whole.image_width)
+        # each side may be rounded by up to a pixel
+        if abs(height * known[1] - width * known[0]) > height + width + sum(known):
+            raise FlowError(
+                f"the flow is of frames of {known[1]}x{known[0]} px, which {width}x{height} px do not have the "
+                "proportions of; compute it anew."
+            )
+        super().__init__(len(frames), (whole.height, whole.width), image_size, whole.folder)
+        self._whole, self._frames = whole, frames
+
+    def __contains__(self, pair: tuple[int, int]) -> bool:
+        return (self._frames[pair[0]], self._frames[pair[1]]) in self._whole
+
+    def put(self, source: int, target: int, flow: Tensor) -> None:
+        self._whole.put(self._frames[source], self._frames[target], flow)
+
+    def get(self, source: int, target: int) -> Tensor:
+        return self._whole.get(self._frames[source], self._frames[target])

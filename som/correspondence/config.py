@@ -9,8 +9,12 @@ from typing import Literal
 
 @dataclass
 class FlowConfig:
-    """Optical flow between the training views; computed only where something needs it, and kept in <work-dir>/flow."""
+    """Optical flow between the training views; taken from the data set or, only where something needs it, computed and
+    kept in <work-dir>/flow."""
 
+    source: Literal["auto", "dataset", "compute"] = "auto"
+    """``dataset``: what run_preprocess.py left in the data set's flow/ folder; ``compute``: computed anew by the
+    settings below; ``auto``: the data set's where it has any and no ``weights`` are given."""
     estimator: Literal["auto", "dis", "raft-large", "raft-small"] = "auto"
     """``auto``: the RAFT model that ``weights`` holds, or OpenCV's DIS, which needs no weights."""
     weights: Path | None = None

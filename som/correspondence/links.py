@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from flow.compute import ComputedFlow, compute_video_flow
+from flow.compute import compute_video_flow
 from flow.consistency import check_consistency
 from flow.errors import FlowError
 from flow.estimator import make_estimator
@@ -17,7 +17,7 @@ from flow.pairs import PairSampler, build_pair_sampler
 from flow.sampling import inside, pixel_centers
 from flow.video_flow import VideoFlow
 from som.correspondence.config import FlowConfig
-from som.data.dataset import Views
+from som.data.dataset import VideoDataset, Views
 from som.errors import UserError
 from som.initialization.depth_alignment import StaticLinks
 
@@ -28,23 +28,31 @@ MASK_MARGIN = 3
 
 
 def training_flow(
-    views: Views,
+    dataset: VideoDataset,
     config: FlowConfig,
     folder: Path | None = None,
     device: str | torch.device = "cpu",
     progress: Callable[[int, int], None] | None = None,
-) -> tuple[ComputedFlow, str]:
-    """Flow between views by their index, which must be in the order of time; and what made it, in words.
+) -> tuple[VideoFlow, str]:
+    """Flow between training views by their index, which must be in the order of time; and what made it, in words.
 
     Args:
-        folder: where the fields are kept and found again; None keeps them in memory.
+        folder: where computed fields are kept and found again; None keeps them in memory.
         device: where RAFT runs.
         progress: called with the numbers of fields done and wanted.
 
     Raises:
-        UserError: unusable weights, or a folder that cannot be used.
+        UserError: unusable weights, a folder that cannot be used, or no flow in the data set that should bring it.
     """
+    views = dataset.train
+    if config.source == "dataset" and dataset.flow is None:
+        raise UserError("--flow.source dataset: the data set has no flow/flow.json; run_preprocess.py makes it.")
     try:
+        wanted = config.source == "dataset" or (config.source == "auto" and config.weights is None)
+        if dataset.flow is not None and wanted:
+            flow = dataset.flow.select(views.times.tolist(), (views.height, views.width))
+            if flow.strides():
+                return flow, "of the data set"
         estimator = make_estimator(config.estimator, weights=config.weights, device=device)
         flow = compute_video_flow(
             views.images,

@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
+from flow.video_flow import VideoFlow
+
 DepthKind = Literal["metric", "scale", "relative"]
 
 
@@ -107,6 +109,8 @@ class VideoDataset:
     """Whether world units are metres."""
     has_background: bool = True
     """False when everything moves (EndoNeRF): no static Gaussians are made."""
+    flow: VideoFlow | None = None
+    """Optical flow between the times of the video, where the data set brings it; frame numbers are time indices."""
     source: dict = field(default_factory=dict)
     """Provenance of images, cameras and every prior, for people and for config.yaml."""
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from flow.compute import RECORD, open_video_flow
 from flow.errors import FlowError
-from flow.video_flow import flow_path, read_flow_file, write_flow_file
+from flow.video_flow import VideoFlow, flow_path, read_flow_file, write_flow_file
 from som.data.assembly import Frame, ViewBuilder, empty_views, intrinsics
 from som.data.checks import Problems, check_dataset
 from som.data.dataset import GroundTruthTracks, Tracks, VideoDataset, Views
@@ -165,6 +166,7 @@ class _NativeReader:
         scale = np.array(builders["train"].scale, np.float32)
         dataset.tracks = read_tracks(self.root / "tracks.npz", problems, scale)
         dataset.ground_truth_tracks = _read_truth(self.root / "ground_truth_tracks.npz", problems, scale)
+        dataset.flow = _open_flow(self.root / "flow", dataset.num_times, problems)
         if not problems.found or train is not None:
             check_dataset(dataset, problems, self.root)
         problems.raise_if_any()
@@ -291,6 +293,23 @@ def _read_truth(path: Path, problems: Problems, scale: np.ndarray) -> GroundTrut
         visible=torch.from_numpy(arrays["visible"]).bool(),
         moving=torch.from_numpy(arrays["moving"]).bool(),
     )
+
+
+def _open_flow(folder: Path, num_times: int, problems: Problems) -> VideoFlow | None:
+    """The flow between all times of the video, None where there is no record of any."""
+    if not (folder / RECORD).is_file():
+        return None
+    try:
+        flow = open_video_flow(folder)
+    except FlowError as error:
+        problems.add(folder, str(error).removeprefix(f"{folder} "))
+        return None
+    if flow.num_frames != num_times:
+        problems.add(
+            folder, f"holds flow between {flow.num_frames} frames but the video has {num_times} times; compute it anew."
+        )
+        return None
+    return flow
 
 
 def _scaled(xy: np.ndarray, scale: np.ndarray) -> np.ndarray:

@@ -57,6 +57,7 @@ def select_times(dataset: VideoDataset, start: int, end: int | None, stride: int
         val=val,
         tracks=_track_times(dataset.tracks, new_time, ("xy", "visible", "confidence")),
         ground_truth_tracks=_track_times(dataset.ground_truth_tracks, new_time, ("xyz", "xy", "visible")),
+        flow=None if dataset.flow is None else dataset.flow.select(times),
     )
 
 

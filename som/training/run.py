@@ -66,14 +66,14 @@ class _LazyFlow:
     """Optical flow between the training views, computed when it is first asked for."""
 
     def __init__(self, run: TrainingRun, dataset: VideoDataset, device: torch.device):
-        self._run, self._views, self._device = run, dataset.train, device
+        self._run, self._dataset, self._device = run, dataset, device
         self._flow = None
 
     def get(self) -> VideoFlow:
         if self._flow is None:
             began = time.monotonic()
             folder = self._run.work_dir / "flow"
-            self._flow, method = training_flow(self._views, self._run.flow, folder, self._device)
+            self._flow, method = training_flow(self._dataset, self._run.flow, folder, self._device)
             took = format_seconds(time.monotonic() - began)
             size, strides = f"{self._flow.width}x{self._flow.height}", ", ".join(map(str, self._flow.strides()))
             say(f"optical flow between training views: {method}, {size}, distances {strides} ({took})")

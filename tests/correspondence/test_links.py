@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from flow.errors import FlowError
 from som.correspondence import FlowConfig, link_pixel_pairs, link_static_points, training_flow
-from som.data.dataset import Views
+from som.data.dataset import VideoDataset, Views
 from som.errors import UserError
 
 N, H, W, STEP = 5, 72, 96, 3
@@ -41,9 +42,13 @@ def views() -> Views:
     )
 
 
+def video(views: Views, **more) -> VideoDataset:
+    return VideoDataset(name="squares", num_times=N, train=views, **more)
+
+
 @pytest.fixture(scope="module")
 def flow(views):
-    return training_flow(views, FlowConfig(strides=(1, 2)))[0]
+    return training_flow(video(views), FlowConfig(strides=(1, 2)))[0]
 
 
 def test_static_links_follow_the_background_only(views, flow):
@@ -58,7 +63,7 @@ def test_static_links_follow_the_background_only(views, flow):
 
 def test_static_links_come_in_the_views_pixels(views):
     """Flow on smaller images, links in full pixels."""
-    small, _ = training_flow(views, FlowConfig(strides=(1,), max_side=48))
+    small, _ = training_flow(video(views), FlowConfig(strides=(1,), max_side=48))
     assert (small.height, small.width) == (36, 48)
     links = link_static_points(views, small, generator=torch.Generator().manual_seed(0))
     shift = (links.target_xy - links.source_xy)[:, 0] * (links.target - links.source)
@@ -78,8 +83,8 @@ def test_pixel_pairs_know_where_they_go(views, flow):
 
 
 def test_flow_is_kept_in_the_folder(views, tmp_path):
-    first, _ = training_flow(views, FlowConfig(strides=(1,)), tmp_path / "flow")
-    again, method = training_flow(views, FlowConfig(strides=(1,)), tmp_path / "flow")
+    first, _ = training_flow(video(views), FlowConfig(strides=(1,)), tmp_path / "flow")
+    again, method = training_flow(video(views), FlowConfig(strides=(1,)), tmp_path / "flow")
     assert first.reused == 0 and again.reused == 2 * (N - 1) and "dis" in method
     assert torch.equal(first.get(0, 1), again.get(0, 1))
 
@@ -88,4 +93,30 @@ def test_unusable_weights_are_one_sentence(views, tmp_path):
     path = tmp_path / "raft.pth"
     path.write_bytes(b"no checkpoint")
     with pytest.raises(UserError, match=r"raft\.pth"):
-        training_flow(views, FlowConfig(estimator="raft-small", weights=path))
+        training_flow(video(views), FlowConfig(estimator="raft-small", weights=path))
+
+
+def test_flow_of_the_data_set_serves_the_training_views(views, flow):
+    """Views at times 0, 2, 4, at half the size of the frames that the flow was computed for."""
+    half = replace(views.select([0, 2, 4]), images=torch.zeros(3, H // 2, W // 2, 3, dtype=torch.uint8))
+    chosen, method = training_flow(video(half, flow=flow), FlowConfig())
+    assert "data set" in method and chosen.num_frames == 3 and chosen.strides() == (1,)
+    assert torch.equal(chosen.get(1, 2), flow.get(2, 4))
+    assert (chosen.image_height, chosen.image_width) == (H // 2, W // 2)
+
+
+def test_flow_is_computed_anew_where_the_option_says_so_or_the_data_set_has_none_that_fits(views, flow):
+    given = video(views, flow=flow)
+    assert "dis" in training_flow(given, FlowConfig(source="compute", strides=(1,)))[1]
+    ends = replace(given, train=views.select([0, 4]))  # no stride of 4 was computed
+    assert "dis" in training_flow(ends, FlowConfig(strides=(1,)))[1]
+    with pytest.raises(UserError, match=r"flow\.source"):
+        training_flow(video(views), FlowConfig(source="dataset"))
+
+
+def test_selected_flow_refuses_other_proportions_and_unknown_frames(flow):
+    with pytest.raises(FlowError, match="proportions"):
+        flow.select([0, 1], (H, 2 * W))
+    for frames in ([0, 0], [0, N]):
+        with pytest.raises(FlowError, match="different numbers"):
+            flow.select(frames)

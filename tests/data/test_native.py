@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from flow.compute import compute_video_flow
+from flow.estimator import make_estimator
 from som.data.checks import DatasetError
 from som.data.native import read_flow, read_native, write_flow, write_native
 
@@ -94,3 +96,18 @@ def test_flow_round_trip(tmp_path):
     assert np.abs(flow - back).max() <= 1 / 512 and np.array_equal(mask, back_mask)
     with pytest.raises(DatasetError, match=r"00000_00001\.npz: does not exist"):
         read_flow(tmp_path, 0, 1)
+
+
+def test_flow_beside_the_frames_is_opened_and_checked(toy_dataset, tmp_path):
+    write_native(toy_dataset, tmp_path)
+    T = toy_dataset.num_times
+    frames = np.random.default_rng(0).integers(0, 255, (T, 24, 32, 3), dtype=np.uint8)
+    made = compute_video_flow(frames, make_estimator("dis"), strides=(1,), folder=tmp_path / "flow")
+    opened = read_native(tmp_path).flow
+    assert opened.num_frames == T and torch.equal(opened.get(0, 1), made.get(0, 1))
+    (tmp_path / "flow" / "00000_00001.npz").unlink()
+    with pytest.raises(DatasetError, match="flow: lacks 1 of"):
+        read_native(tmp_path)
+    compute_video_flow(frames[:-1], make_estimator("dis"), strides=(1,), folder=tmp_path / "flow")
+    with pytest.raises(DatasetError, match=f"between {T - 1} frames but the video has {T} times"):
+        read_native(tmp_path)
