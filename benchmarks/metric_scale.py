@@ -1,6 +1,6 @@
 """Metric scale without labels: how well the camera's height above the road comes out, and what each part buys.
 
-Generated street clips (depth/synthetic.py) with the class spread of the priors, 30 % outlier objects, pitch and roll;
+Generated street clips (depth/synthetic) with the class spread of the priors, 30 % outlier objects, pitch and roll;
 the scale of the depth is hidden. Prints Markdown: errors of the camera height by form and kind of depth, an ablation of
 single steps, and the camera-height label over simulated epochs of a depth network that improves, with one bad epoch.
 """

@@ -10,27 +10,38 @@ import torch
 from depth.cli.common import say
 from depth.cli.options import ModelOptions
 from depth.errors import DepthError
+from depth.multiview import MEASUREMENTS, MultiViewConfig, MultiViewNet
+from depth.multiview.build import measurement_rule
 from depth.networks import DepthNet, NetworkConfig, make_depth_net
-from depth.training.checkpoint import checkpoint_path, load_checkpoint
+from depth.training.checkpoint import DepthCheckpoint, checkpoint_path, load_checkpoint
+from depth.training.config import DepthTrainingConfig
+from depth.training.plain import from_plain
+from depth.views import SourceConfig
 from depth.weights import load_weights
 
 PUBLISHED_SIZE = (192, 640)
 """(height, width) that most published networks were trained at."""
+MULTIVIEW_SIZE = (256, 320)
+"""(height, width) that the published MVDepthNet was trained at."""
 
 
 @dataclass
 class LoadedModel:
     """A network and what it gives."""
 
-    net: DepthNet
+    net: DepthNet | MultiViewNet
     size: tuple[int, int]
     """(height, width) of its images."""
     units: str
-    """``metric``, ``scene`` or ``relative``."""
+    """``metric``, ``scene`` or ``relative``; a multi-view network has the unit of the poses."""
     scale: float
     """Factor on its depth."""
     poses_learned: bool
     description: str
+    views: SourceConfig = MEASUREMENTS
+    """How a multi-view network's measurement frames are chosen."""
+    scene_range: tuple[float, float] | None = None
+    """Of a multi-view network: nearest and farthest depth of the scene, if it is given."""
 
 
 def load_model(options: ModelOptions, device: torch.device) -> LoadedModel | None:
@@ -53,6 +64,8 @@ def load_model(options: ModelOptions, device: torch.device) -> LoadedModel | Non
 def _trained(options: ModelOptions) -> LoadedModel:
     path = checkpoint_path(options.model) if options.model.is_dir() else options.model
     checkpoint = load_checkpoint(path)
+    if checkpoint.network.get("name") == "mvdepthnet":
+        return _trained_multiview(options, path, checkpoint)
     plain = {key: tuple(v) if isinstance(v, list) else v for key, v in checkpoint.network.items()}
     try:
         net = make_depth_net(NetworkConfig(**plain))
@@ -65,7 +78,30 @@ def _trained(options: ModelOptions) -> LoadedModel:
     return LoadedModel(net, size, checkpoint.units, options.scale, checkpoint.pose is not None, described)
 
 
+def _trained_multiview(options: ModelOptions, path: Path, checkpoint: DepthCheckpoint) -> LoadedModel:
+    config = from_plain(DepthTrainingConfig, checkpoint.config, str(path))
+    try:
+        net = MultiViewNet(MultiViewConfig(**checkpoint.network))
+        net.load_state_dict(checkpoint.depth_net)
+    except (TypeError, RuntimeError) as error:
+        raise DepthError(f"{path}: does not fit itself ({str(error).splitlines()[0]}); train it anew.") from error
+    size = options.height or config.height, options.width or config.width
+    described = f"network mvdepthnet after {checkpoint.step} steps"
+    rule = measurement_rule(config)
+    return LoadedModel(net, size, "scene", options.scale, False, described, rule, options.scene_range)
+
+
+def _published_multiview(options: ModelOptions) -> LoadedModel:
+    net = MultiViewNet(MultiViewConfig(width=1.0, matching="published", num_scales=1, initial_depth=None))
+    say(str(load_weights(net.net, Path(options.weights))))
+    size = options.height or MULTIVIEW_SIZE[0], options.width or MULTIVIEW_SIZE[1]
+    described = f"mvdepthnet with {options.weights.name}"
+    return LoadedModel(net, size, "scene", options.scale, False, described, scene_range=options.scene_range)
+
+
 def _published(options: ModelOptions) -> LoadedModel:
+    if options.network == "mvdepthnet":
+        return _published_multiview(options)
     span = options.depth_range
     net = make_depth_net(NetworkConfig(options.network, depth_range=span, num_scales=4))
     report = load_weights(net, Path(options.weights))

@@ -85,10 +85,15 @@ class ModelOptions:
     """A checkpoint, or the work dir, of run_depth.py train."""
     weights: Path | None = None
     """Published weights, for ``network``; see docs/depth-networks.md."""
-    network: Literal["small", "resnet18", "resnet50", "packnet", "packnet_1b", "packnet_slim"] = "resnet18"
+    network: Literal["small", "resnet18", "resnet50", "packnet", "packnet_1b", "packnet_slim", "mvdepthnet"] = (
+        "resnet18"
+    )
     """Network that ``weights`` belong to."""
     depth_range: tuple[float, float] = (0.1, 100.0)
     """Depth range that ``weights`` were trained with."""
+    scene_range: tuple[float, float] | None = None
+    """``mvdepthnet``: nearest and farthest depth of the scene in the unit of its poses; None: found by a coarse
+    sweep."""
     scale: float = 1.0
     """Factor on the network's depth, such as 5.4 for stereo-trained Monodepth2."""
     width: int | None = None

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -27,11 +29,13 @@ from depth.cli.options import MetricOptions, PredictCommand, SweepCommand
 from depth.data import DepthSequence
 from depth.errors import DepthError
 from depth.estimate import KINDS, DepthPrior, estimate_depth, predict_depth
-from depth.estimate.pipeline import sweep_config
+from depth.estimate.teacher import sweep_config
 from depth.metric_scale import metric_scale
-from depth.records import write_depth_folder, write_depth_prior
+from depth.metrics import resize_by_disparity
+from depth.multiview import MultiViewNet, predict_views
+from depth.records import write_bytes, write_depth_folder, write_depth_prior
 from depth.sweep import plane_sweep
-from depth.training.collapse import CollapseError, collapse_reason
+from depth.training.collapse import CollapseError, collapse_reason, ramp_warning
 from depth.training.config import CollapseLimits
 
 NETWORK_CONFIDENCE = 0.5
@@ -54,6 +58,8 @@ def predict(command: PredictCommand) -> int:
     except CollapseError as error:
         say(f"error: {error} Nothing was written.")
         return 1
+    for warning in prior.scale_log.get("warnings", []):
+        say(f"warning: {warning}")
     _write(command, sequence, prior, target)
     summary = {key: value for key, value in prior.scale_log.items() if value is not None}
     print(json.dumps({"units": prior.units, **summary}, indent=1))
@@ -72,6 +78,11 @@ def _target(command: PredictCommand, sequence: DepthSequence) -> Path | None:
         return None
     if sequence.layout != "native":
         raise DepthError(f"{sequence.name} is no data set folder to write depth into; name a folder with --output.")
+    if command.clip.refine_poses and command.model.model is None and command.model.weights is None:
+        raise DepthError(
+            "--clip.refine-poses: depth would fit other poses than those of the data set folder; "
+            "name a folder with --output, which gets the poses too."
+        )
     if any(sequence.has_depth) and not command.overwrite:
         raise DepthError(f"{command.input.data[0]}: has depth already; pass --overwrite True to replace it.")
     return command.input.data[0]
@@ -121,6 +132,8 @@ def _distances(options: MetricOptions, sequence: DepthSequence) -> Float[Tensor,
 
 def _apply(command: PredictCommand, model: LoadedModel, sequence: DepthSequence, device: torch.device) -> DepthPrior:
     """By a given network."""
+    if isinstance(model.net, MultiViewNet):
+        return _match(command, model, sequence, device)
     depth, deviation = predict_depth(model.net, sequence.resized(model.size), sequence.size, device, Progress())
     depth = depth * model.scale
     span = None if model.net.config.head == "softplus" else model.net.config.depth_range
@@ -128,11 +141,13 @@ def _apply(command: PredictCommand, model: LoadedModel, sequence: DepthSequence,
     reason = collapse_reason(depth, span, CollapseLimits(), model.poses_learned)
     if reason is not None:
         raise CollapseError(f"no depth to write: {reason}.")
+    warning = ramp_warning(depth, sequence.images(), CollapseLimits())
     confidence = torch.full_like(depth, NETWORK_CONFIDENCE)
     if deviation is not None:
         confidence = confidence / (1 + deviation / 0.1)
     Ks = torch.zeros(len(sequence), 3, 3) if sequence.Ks is None else sequence.Ks
-    prior = DepthPrior(depth, confidence, Ks, sequence.w2cs, model.units, {"method": model.description, "factor": 1.0})
+    log = {"method": model.description, "factor": 1.0} | ({} if warning is None else {"warnings": [warning]})
+    prior = DepthPrior(depth, confidence, Ks, sequence.w2cs, model.units, log)
     road, objects = road_and_objects(command.metric, sequence)
     if road is not None:
         require_intrinsics(sequence)
@@ -140,6 +155,21 @@ def _apply(command: PredictCommand, model: LoadedModel, sequence: DepthSequence,
         prior.depth, prior.units = depth * found.scale, "metric"
         prior.scale_log |= {"factor": found.scale, "camera_height": found.camera_height}
     return prior
+
+
+def _match(command: PredictCommand, model: LoadedModel, sequence: DepthSequence, device: torch.device) -> DepthPrior:
+    """By a multi-view network: depth in the unit of the poses, with the share of views that agree as confidence."""
+    if command.metric.road is not None:
+        raise DepthError("--road: mvdepthnet has the scale of its poses; leave --road and --objects out.")
+    found = predict_views(model.net, sequence.resized(model.size), model.views, model.scene_range, device, Progress())
+    depth = resize_by_disparity(found.depth * model.scale, *sequence.size)
+    reason = collapse_reason(depth, None, CollapseLimits())
+    if reason is not None:
+        raise CollapseError(f"no depth to write: {reason}.")
+    confidence = torch.nn.functional.interpolate(found.confidence[:, None], sequence.size, mode="bilinear")[:, 0]
+    units = "metric" if sequence.world_scale == "metric" else "scene"
+    log = {"method": model.description, "factor": 1.0}
+    return DepthPrior(depth, confidence.clamp(0, 1), sequence.Ks, sequence.w2cs, units, log)
 
 
 def _write(command: PredictCommand, sequence: DepthSequence, prior: DepthPrior, target: Path | None) -> None:
@@ -154,6 +184,10 @@ def _write(command: PredictCommand, sequence: DepthSequence, prior: DepthPrior, 
             source,
             png_unit=command.png_unit,
         )
+        if source.get("poses_refined"):
+            poses = io.BytesIO()
+            np.save(poses, prior.w2c.numpy())
+            write_bytes(command.output / "w2c.npy", poses.getvalue())
         write_depth_pictures(command.output / "pictures", sequence, prior.depth, prior.confidence, command.pictures)
         say(f"wrote {len(sequence)} depth maps ({prior.units}) to {command.output}")
         return

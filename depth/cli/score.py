@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from depth.cli.common import choose_device, open_inputs, read_depth_folder, say, spread
+from depth.cli.common import Progress, choose_device, open_inputs, read_depth_folder, say, spread
 from depth.cli.model import LoadedModel, load_model
 from depth.cli.options import ScoreCommand
 from depth.data import DepthSequence
@@ -16,6 +16,7 @@ from depth.draw import color_depth, color_error, disparity_range, sheet, to_byte
 from depth.errors import DepthError
 from depth.evaluation import DepthEvaluation, markdown_table
 from depth.metrics import average_flipped, resize_by_disparity
+from depth.multiview import MultiViewNet, predict_views
 from depth.records import write_picture, write_scores
 
 
@@ -70,6 +71,12 @@ def _predictions(
         yield from zip(frames, map(torch.from_numpy, depths), strict=True)
         return
     resized = sequence.resized(model.size)
+    if isinstance(model.net, MultiViewNet):
+        if command.flip:
+            raise DepthError("--flip: a multi-view network takes no mirrored images; leave it out.")
+        found = predict_views(model.net, resized, model.views, model.scene_range, device, Progress())
+        yield from ((t, found.depth[t] * model.scale) for t in frames)
+        return
     for t in frames:
         with torch.no_grad():
             image = resized.image(t)[None].to(device)

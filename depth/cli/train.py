@@ -11,12 +11,14 @@ from pathlib import Path
 
 import torch
 
-from depth.cli.common import choose_device, height_priors, open_inputs, road_and_objects, say
+from depth.cli.common import Progress, choose_device, height_priors, open_inputs, road_and_objects, say
 from depth.cli.options import TrainCommand
 from depth.data import DepthSequence
 from depth.errors import DepthError
+from depth.multiview import MultiViewNet, predict_views
+from depth.multiview.build import make_multiview_trainer, measurement_rule
 from depth.records import write_bytes
-from depth.training.annotations import RoadAnnotations
+from depth.training.annotations import RoadAnnotations, together
 from depth.training.build import (
     known_depth,
     make_dataset,
@@ -27,14 +29,18 @@ from depth.training.build import (
 )
 from depth.training.checkpoint import checkpoint_path, load_checkpoint
 from depth.training.collapse import CollapseError, collapse_reason
-from depth.training.config import DepthTrainingConfig, check_training, differences, to_plain
+from depth.training.config import DepthTrainingConfig, check_training
 from depth.training.distributed import Processes, joined_processes
 from depth.training.interruption import Interrupted
+from depth.training.plain import differences, to_plain
+from depth.training.teacher import swept_labels
 from depth.training.trainer import DepthTrainer, NonFiniteLossError
 from depth.weights import load_weights
 
 CHECKED_FRAMES = 16
 """Frames whose depth is looked at when training is over."""
+CHECKED_NEIGHBOURS = 48
+"""Of a multi-view network: frames from the beginning of the first video, which are matched with each other."""
 IMAGE_MEMORY = 4 * 2**30
 """Bytes of images that are kept in memory rather than read again in every epoch."""
 
@@ -95,12 +101,19 @@ def make_trainer(
 ) -> DepthTrainer:
     """The trainer of a command's run, at its beginning."""
     config = command.training
+    if config.network.name == "mvdepthnet":
+        return _multiview_trainer(command, sequences, device, processes)
     pose = resolve_pose(config, sequences)
     config = replace(config, pose=pose)
-    with_depth = config.weights.supervised > 0
-    scale = known_depth(sequences) if with_depth else torch.zeros(0)
+    labels, supervised = None, config.weights.supervised > 0 or config.weights.normals > 0
+    if supervised and config.teacher == "sweep":
+        labels, scale = swept_labels(sequences, Progress())
+    else:
+        scale = known_depth(sequences) if supervised else torch.zeros(0)
+    with_depth = supervised and labels is None
     if with_depth and not len(scale):
-        raise DepthError("weights.supervised needs known depth, but the data has none; set the weight to 0.")
+        wanted = "supervised" if config.weights.supervised else "normals"
+        raise DepthError(f"weights.{wanted} needs known depth, but the data has none; set the weight to 0.")
     network = network_config(config, sequences, pose, scale)
     depth_net, pose_net = make_networks(config, network, pose)
     if command.weights is not None:
@@ -115,7 +128,7 @@ def make_trainer(
         if road is None or len(sequences) > 1:
             raise DepthError("the metric terms need --road and --objects of one video.")
         annotate = RoadAnnotations(sequences[0], road, objects, height_priors(command.metric))
-    dataset = make_dataset(config, sequences, network.initial_depth, annotate, with_depth)
+    dataset = make_dataset(config, sequences, network.initial_depth, together(annotate, labels), with_depth)
     return DepthTrainer(
         config,
         depth_net,
@@ -123,6 +136,33 @@ def make_trainer(
         pose_net=pose_net,
         work_dir=command.work_dir,
         units=_units(config, pose, sequences),
+        device=device,
+        processes=processes,
+    )
+
+
+def _multiview_trainer(
+    command: TrainCommand, sequences: list[DepthSequence], device: torch.device, processes: Processes
+) -> DepthTrainer:
+    """The trainer of a run of ``mvdepthnet``, at its beginning."""
+    if command.pose_weights is not None:
+        raise DepthError("--pose-weights: mvdepthnet takes the poses as they are, without a pose network.")
+
+    def fill(net: MultiViewNet) -> None:
+        ours = command.weights.suffix == ".ckpt" or (command.weights / "checkpoints").is_dir()
+        if not ours and net.config.matching != "published":
+            raise DepthError(
+                f"{command.weights}: published weights need network.matching published and network.width 1, "
+                f"got {net.config.matching} and {net.config.width:g}."
+            )
+        _fill(net if ours else net.net, command.weights, "depth_net")
+
+    return make_multiview_trainer(
+        command.training,
+        sequences,
+        None if command.weights is None else fill,
+        Progress(),
+        work_dir=command.work_dir,
         device=device,
         processes=processes,
     )
@@ -213,7 +253,11 @@ def _run(trainer: DepthTrainer, sequences: list[DepthSequence], work_dir: Path, 
 @torch.no_grad()
 def _collapse(trainer: DepthTrainer, sequences: list[DepthSequence]) -> str | None:
     """Why the trained network is no result, by its depth on some frames; None if it is one."""
-    net = trainer.objective.depth_net.eval()
+    net, config = trainer.objective.depth_net.eval(), trainer.config
+    if isinstance(net, MultiViewNet):
+        first = sequences[0].select(range(min(len(sequences[0]), CHECKED_NEIGHBOURS)))
+        found = predict_views(net, first, measurement_rule(config), config.network.depth_range, trainer.device)
+        return collapse_reason(found.depth, None, config.collapse)
     frames = [(sequence, t) for sequence in sequences for t in range(len(sequence))]
     every = math.ceil(len(frames) / CHECKED_FRAMES)
     depth = torch.cat([net(s.image(t)[None].to(trainer.device)).depths[0][:, 0].cpu() for s, t in frames[::every]])

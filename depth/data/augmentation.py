@@ -82,6 +82,11 @@ class FlipCrop:
         """(...,H,W) masks, labels or z-depth (which does not change), by nearest pixel; the type is kept."""
         return self._resample(values.double(), "nearest-exact").to(values.dtype)
 
+    def flow(self, flow: Float[Tensor, "*b 2 h w"]) -> Float[Tensor, "*b 2 h w"]:
+        """Optical flow (right, down) in pixels, by nearest pixel: mirroring turns its x, enlarging lengthens it."""
+        scale = flow.new_tensor(self._scale) * flow.new_tensor([-1.0 if self.flip else 1.0, 1.0])
+        return self.map(flow) * scale[:, None, None]
+
     def _resample(self, values: Tensor, mode: str) -> Tensor:
         if values.shape[-2:] != (self.height, self.width):
             expected = f"({self.height}, {self.width})"

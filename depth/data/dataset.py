@@ -56,6 +56,8 @@ class DepthDataset(Dataset):
     ``moving``      (N,H,W) bool  things that move by themselves, where there are masks
     ``valid``       (N,H,W) bool  pixels that may be used, where a frame has such a mask
     ``depth``       (1,H,W)       the target's depth, 0 = unknown; if ``with_depth``
+    ``flow``        (N-1,2,H,W)   optical flow (right, down) in pixels from the target to its sources; if ``with_flow``
+    ``flow_known``  (N-1,H,W)     bool, where that flow is right; if ``with_flow``
     ``timestamps``  (N)           seconds, where known. ``speeds`` (N): m/s, where known
     ``flipped``     () bool       whether the sample is mirrored
     ``sequence``    () int        index of the sequence. ``frames`` (N) int: indices in it
@@ -71,6 +73,7 @@ class DepthDataset(Dataset):
         augmentation: how samples are varied.
         seed: of everything random.
         with_depth: adds the target's depth; zeros where the target has none.
+        with_flow: adds optical flow from the target to its sources.
         annotate: see above.
 
     Raises:
@@ -87,10 +90,12 @@ class DepthDataset(Dataset):
         augmentation: AugmentationConfig = AUGMENTATION,
         seed: int = 0,
         with_depth: bool = False,
+        with_flow: bool = False,
         annotate: Annotate | None = None,
     ) -> None:
         self.sequences = [sequences] if isinstance(sequences, DepthSequence) else list(sequences)
-        self.augmentation, self.seed, self.with_depth, self.annotate = augmentation, seed, with_depth, annotate
+        self.augmentation, self.seed, self.annotate = augmentation, seed, annotate
+        self.with_depth, self.with_flow = with_depth, with_flow
         if not self.sequences:
             raise DepthError("a data set needs at least one sequence.")
         for sequence in self.sequences[1:]:
@@ -171,6 +176,10 @@ class DepthDataset(Dataset):
             known = sequence.has_depth[target]
             depth = sequence.depth_at_image_size(target) if known else torch.zeros(sequence.size)
             parts["depth"] = change.map(depth[None])
+        if self.with_flow:
+            found = [sequence.flow(frames[0], source) for source in frames[1:]]
+            parts["flow"] = change.flow(torch.stack([flow for flow, _ in found]))
+            parts["flow_known"] = change.map(torch.stack([known for _, known in found]))
         return parts
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,26 @@ def read_image(path: Path) -> np.ndarray:
     """
     image = _decode(path, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION, "this image")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def read_flow(path: Path) -> tuple[np.ndarray, np.ndarray | None] | None:
+    """Optical flow (H,W,2) float32 in pixels, and (H,W) bool where it is right or None, from an .npz with ``flow`` in
+    steps of ``step`` pixels and maybe ``consistent`` (docs/data-formats.md); None if there is no such file.
+
+    Raises:
+        DepthError: the file is broken, or holds something else.
+    """
+    if not path.is_file():
+        return None
+    try:
+        with np.load(path) as arrays:
+            flow = arrays["flow"].astype(np.float32) * float(arrays.get("step", 1.0))
+            right = arrays["consistent"].astype(bool) if "consistent" in arrays else None
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise DepthError(f"{path}: this flow cannot be read ({error}); compute it again.") from error
+    if flow.ndim != 3 or flow.shape[2] != 2 or (right is not None and right.shape != flow.shape[:2]):
+        raise DepthError(f"{path}: flow must be (H,W,2), and consistent (H,W); compute it again.")
+    return flow, right
 
 
 def read_mask(path: Path) -> np.ndarray:

@@ -7,7 +7,17 @@ from pathlib import Path
 
 import numpy as np
 
-from depth.data.files import check_intrinsics, has_alpha, read_image, read_json, read_map, read_mask, read_opaque, rigid
+from depth.data.files import (
+    check_intrinsics,
+    has_alpha,
+    read_flow,
+    read_image,
+    read_json,
+    read_map,
+    read_mask,
+    read_opaque,
+    rigid,
+)
 from depth.data.sequence import FrameRecord, Recording
 from depth.errors import DepthError
 
@@ -76,7 +86,8 @@ def read_native(path: Path, *, split: str = "train") -> Recording:
     whole = all(time.is_integer() for _, time, _ in entries)
     in_seconds = header.get("time_unit", "frame" if whole else "seconds") == "seconds"
     frames, size = [], None
-    for _, time, entry in entries:
+    has_flow = any((path / "flow").glob("*_*.npz"))
+    for rank, (_, time, entry) in enumerate(entries):
         image = image_path(path, entry)
         if size is None:
             size = read_image(image).shape[:2]
@@ -84,6 +95,9 @@ def read_native(path: Path, *, split: str = "train") -> Recording:
         frame.timestamp = time if in_seconds else time / fps
         _set_camera(frame, {**header, **entry}, size, image)
         _set_maps(frame, path, entry, unit, image)
+        if split == "train" and has_flow:
+            frame.number = int(time) if whole and not in_seconds else rank
+            frame.flow = partial(_read_flow, path / "flow", frame.number)
         frames.append(frame)
     masked = [frame.moving is not None for frame in frames]
     if any(masked) and not all(masked):
@@ -140,6 +154,10 @@ def _set_maps(frame: FrameRecord, root: Path, entry: dict, unit: float, image: P
     mask = root / entry["mask_path"] if "mask_path" in entry else None
     if mask is not None or has_alpha(image):
         frame.valid = partial(_valid, image, mask)
+
+
+def _read_flow(folder: Path, source: int, target: int) -> tuple[np.ndarray, np.ndarray | None] | None:
+    return read_flow(folder / f"{source:05d}_{target:05d}.npz")
 
 
 def _valid(image: Path, mask: Path | None) -> np.ndarray | None:

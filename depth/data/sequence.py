@@ -46,6 +46,11 @@ class FrameRecord:
     """Gives (h,w) bool."""
     valid: Callable[[], np.ndarray | None] | None = None
     """Gives (h,w) bool, or None where all pixels may be used."""
+    number: int | None = None
+    """Its number in the video, by which other frames name it as the end of their flow."""
+    flow: Callable[[int], tuple[np.ndarray, np.ndarray | None] | None] | None = None
+    """Gives the optical flow from this frame to the one of that number, (h,w,2) float32 in pixels of its own size, and
+    where it is right, (h,w) bool, or None if that is not known; None where there is no such flow."""
 
 
 @dataclass
@@ -105,6 +110,7 @@ class DepthSequence:
         w2cs: (T,4,4) float32 world to camera, OpenCV axes; None where unknown.
         timestamps: (T) float64 seconds, or None. speeds: (T) float32 metres per second, or None.
         has_depth: (T) list of bool.
+        has_flow: whether there is optical flow from every frame to some other.
         has_moving: whether there are masks of moving pixels. has_valid: whether some frame has a mask of usable ones.
 
     Raises:
@@ -143,6 +149,7 @@ class DepthSequence:
         self.has_depth = [frame.depth is not None for frame in frames]
         self.has_moving = all(frame.moving is not None for frame in frames)
         self.has_valid = any(frame.valid is not None for frame in frames)
+        self.has_flow = all(frame.flow is not None for frame in frames)
         self._cache: dict[int, np.ndarray] | None = {} if cache_images else None
 
     @staticmethod
@@ -217,6 +224,24 @@ class DepthSequence:
     def confidence(self, index: int) -> Float[Tensor, "H W"] | None:
         """Confidence in [0, 1] of the depth, by nearest pixel; None if there is none. Errors as ``moving``."""
         return self._map(self.recording.frames[index].confidence)
+
+    def flow(self, index: int, other: int) -> tuple[Float[Tensor, "2 H W"], Bool[Tensor, "H W"]]:
+        """Optical flow (right, down) from one frame to another in pixels of the images given out, by nearest pixel, and
+        where it is right: everywhere if the data does not say, nowhere if there is no such flow.
+
+        Raises:
+            DepthError: the file is broken.
+        """
+        start, end = self.recording.frames[index], self.recording.frames[other]
+        found = start.flow(end.number) if start.flow is not None and end.number is not None else None
+        if found is None:
+            return torch.zeros(2, *self.size), torch.zeros(self.size, dtype=torch.bool)
+        flow, right = found
+        height, width = flow.shape[:2]
+        scale = (self.size[1] / width, self.size[0] / height)
+        parts = [nearest_pixels(flow[..., k], self.size) * scale[k] for k in range(2)]
+        known = np.ones(self.size, bool) if right is None else nearest_pixels(right, self.size)
+        return torch.from_numpy(np.stack(parts)).float(), torch.from_numpy(known)
 
     def _map(self, read: Callable[[], np.ndarray | None] | None) -> Tensor | None:
         values = None if read is None else read()

@@ -29,13 +29,16 @@ class DepthPrior:
     K: Float[Tensor, "t 3 3"]
     """Intrinsics in pixels of the maps."""
     w2c: Float[Tensor, "t 4 4"] | None
-    """Poses in the unit of the depth; None where they are not known."""
+    """The poses that the depth fits, in its unit: those that were given, or refined ones where
+    ``DepthConfig.refine_poses`` asked for them and ``scale_log["poses_refined"]`` is true; whoever goes on working with
+    the depth takes these. None where they are not known."""
     units: Units
     """``metric``: metres; ``scene``: the unit of the poses that were given; ``relative``: one unknown unit for the
     whole clip, where poses were learned."""
     scale_log: dict = field(default_factory=dict)
     """How the depth was made and scaled: plain numbers and texts, for JSON. ``factor`` is what depth and poses were
-    multiplied by, from the unit of the given poses (or of the network) to ``units``."""
+    multiplied by, from the unit of the given poses (or of the network) to ``units``; ``warnings``, if there are any, is
+    a list of sentences for the user."""
     teacher: Float[Tensor, "t h w"] | None = None
     """What the plane sweep knew, 0 = unknown, in the unit of the given poses and at the size it worked at; None without
     a sweep."""

@@ -1,6 +1,5 @@
 """Metric scale without depth labels: objects of known height and a camera of constant height above the road."""
 
-from depth.metric_scale.auto_mask import keep_road
 from depth.metric_scale.consensus import height_candidates
 from depth.metric_scale.estimate import MetricScale, MetricScaleConfig, metric_scale
 from depth.metric_scale.instances import Instances, instances_from_masks, remove_fragments
@@ -23,7 +22,6 @@ __all__ = [
     "ObjectStatus",
     "height_candidates",
     "instances_from_masks",
-    "keep_road",
     "metric_scale",
     "read_priors",
     "remove_fragments",

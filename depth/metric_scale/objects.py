@@ -11,11 +11,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from depth.errors import DepthError
+from depth.geometry import unproject
 from depth.metric_scale.road import (
     RoadPlane,
     camera_heights,
     check_frames,
-    depth_to_points,
     fit_road_plane,
     horizon,
     horizon_distance,
@@ -228,10 +228,12 @@ def _foot_depth(masks: _Masks, depth: Tensor, foot: Bool[Tensor, "p"], quantile:
 
 def _silhouette(masks: _Masks, depth: Tensor, K: Tensor, plane: RoadPlane) -> Float[Tensor, "b n"]:
     """Height of each mask's top above the road plane."""
-    frame = masks.pixels[0]
-    points = depth_to_points(depth, K)[masks.pixels]
+    frame, row, column = masks.pixels
+    z = depth[:, 0][masks.pixels]
+    centers = torch.stack([column, row], dim=-1).to(z.dtype) + 0.5
+    points = unproject(centers[:, None], z[:, None], K[frame].to(z))[:, 0]
     y = (points * plane.normal[frame]).sum(-1) - plane.height[frame]
-    known = depth[:, 0][masks.pixels] > 0
+    known = z > 0
     low, high = masks.extreme(y, False, known), masks.extreme(y, True, known)
     return torch.where(high < 0, -low, high - low)
 

@@ -19,17 +19,15 @@ _RING = ((0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1), (1, 0), (1, 1))
 """(row, column) steps to the eight neighbours, counter-clockwise from the right."""
 
 
-def depth_to_points(depth: Float[Tensor, "b 1 h w"], K: Float[Tensor, "b 3 3"]) -> Float[Tensor, "b h w 3"]:
-    """Camera-frame points of all pixels, z K^-1 (x, y, 1); the origin where depth is 0."""
-    B, _, H, W = depth.shape
-    xy = pixel_centers(H, W, device=depth.device, dtype=depth.dtype).reshape(1, -1, 2)
-    return unproject(xy, depth.reshape(B, -1), K.to(depth)).view(B, H, W, 3)
-
-
 def _shift(image: Tensor, row: int, column: int) -> Tensor:
     """Interior pixels of (B,H,W,...) moved by a step of at most one: (B,H-2,W-2,...)."""
     H, W = image.shape[1:3]
     return image[:, 1 + row : H - 1 + row, 1 + column : W - 1 + column]
+
+
+def _centers(depth: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "1 n 2"]:
+    """Coordinates of all pixel centres of a depth map, in the order of ``flatten``."""
+    return pixel_centers(*depth.shape[2:], device=depth.device, dtype=depth.dtype).flatten(0, 1)[None]
 
 
 def _grow(image: Tensor) -> Tensor:
@@ -80,7 +78,7 @@ def camera_heights(
     """
     check_frames(depth, K, road)
     used = interior(road & (depth[:, 0] > 0))
-    points = depth_to_points(depth, K)
+    points = unproject(_centers(depth), depth.flatten(1), K.to(depth)).unflatten(1, depth.shape[2:])
     height = (surface_normals(points) * points).sum(-1)
     return torch.where(used, height, torch.zeros_like(height)), used
 
@@ -121,9 +119,9 @@ def fit_road_plane(
         ValueError: the shapes disagree.
     """
     check_frames(depth, K, road)
-    B = depth.shape[0]
-    mask = (road & (depth[:, 0] > 0)).flatten(1)
-    points = depth_to_points(depth.double(), K.double()).view(B, -1, 3)
+    kind, mask = depth.dtype, (road & (depth[:, 0] > 0)).flatten(1)
+    depth = depth.double()
+    points = unproject(_centers(depth), depth.flatten(1), K.double())
     points = torch.where(mask[..., None], points, torch.zeros_like(points))
     weights = mask.double()
     for step in range(iterations + 1):
@@ -140,9 +138,9 @@ def fit_road_plane(
     nan = torch.full_like(length, torch.nan)
     length = torch.where(ok[:, None], length, nan)
     return RoadPlane(
-        (m[..., 0] / length).to(depth.dtype),
-        (1 / length[:, 0]).to(depth.dtype),
-        torch.where(ok, typical, nan[:, 0]).to(depth.dtype),
+        (m[..., 0] / length).to(kind),
+        (1 / length[:, 0]).to(kind),
+        torch.where(ok, typical, nan[:, 0]).to(kind),
     )
 
 

@@ -102,14 +102,32 @@ def _disparity(in_channels: int) -> nn.Sequential:
 
 
 class MVDepthNet(nn.Module):
-    """The published encoder-decoder on a reference image and its 64-plane cost volume."""
+    """The published encoder-decoder on a reference image and its 64-plane cost volume.
 
-    def __init__(self):
+    Args:
+        width: factor on the channels of every hidden layer, rounded to multiples of 8; 1 is the published network.
+
+    Raises:
+        DepthError: the width is not positive.
+    """
+
+    def __init__(self, width: float = 1.0):
         super().__init__()
-        downs = ((3 + PLANES, 128, 7), (128, 256, 5), (256, 512, 3), (512, 512, 3), (512, 512, 3))
+        if not width > 0:
+            raise DepthError(f"the width of MVDepthNet must be positive, got {width}.")
+        c64, c128, c256, c512 = (max(round(channels * width / 8), 1) * 8 for channels in (64, 128, 256, 512))
+        downs = ((3 + PLANES, c128, 7), (c128, c256, 5), (c256, c512, 3), (c512, c512, 3), (c512, c512, 3))
         for level, sizes in enumerate(downs, start=1):
             setattr(self, f"conv{level}", _down(*sizes))
-        for level, (below, channels, skip) in self._decoder_sizes().items():
+        # channels from below, channels, channels of the skip connection and the coarser disparity
+        ups = (
+            (c512, c512, c512),
+            (c512, c512, c512),
+            (c512, c256, c256 + 1),
+            (c256, c128, c128 + 1),
+            (c128, c64, 1),
+        )
+        for level, (below, channels, skip) in zip(range(5, 0, -1), ups, strict=True):
             setattr(self, f"upconv{level}", _up(below, channels))
             setattr(self, f"iconv{level}", nn.Sequential(*_conv(channels + skip, channels, 3)))
             if level < 5:
@@ -119,17 +137,6 @@ class MVDepthNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out")
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-
-    @staticmethod
-    def _decoder_sizes() -> dict[int, tuple[int, int, int]]:
-        """Level: (channels from below, channels, channels of the skip connection and the coarser disparity)."""
-        return {
-            5: (512, 512, 512),
-            4: (512, 512, 512),
-            3: (512, 256, 256 + 1),
-            2: (256, 128, 128 + 1),
-            1: (128, 64, 1),
-        }
 
     def forward(
         self,

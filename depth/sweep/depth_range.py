@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from depth.errors import DepthError
+from depth.errors import DepthError, NoParallaxError
 from depth.geometry import in_image, project_from_world, resize_intrinsics
 from depth.sweep.config import SweepConfig
 from depth.sweep.costs import make_cost
@@ -77,7 +77,7 @@ def estimate_range(
     pixels, widened by 30 %.
 
     Raises:
-        DepthError: nothing moves by a pixel between any frames: the camera stands still or only turns.
+        NoParallaxError: nothing moves by a pixel between any frames: the camera stands still or only turns.
     """
     T, _, H, W = images.shape
     scale = min(1.0, PILOT_SIDE / max(H, W))
@@ -87,7 +87,7 @@ def estimate_range(
     moves = None if moving is None else F.interpolate(moving[:, None].float(), size, mode="area")[:, 0] > 0
     targets = torch.linspace(0, T - 1, min(PILOT_FRAMES, T)).round().long().unique().tolist()
     gap = 1
-    refusal = DepthError("the camera does not move: all poses are in one place, so that nothing shows parallax.")
+    refusal = NoParallaxError("the camera does not move: all poses are in one place, so that nothing shows parallax.")
     while gap < T:
         offsets = {gap, -gap, -(gap + 1) // 2, (gap + 1) // 2}
         sources = {t: sorted(t + o for o in offsets if 0 <= t + o < T) for t in targets}
@@ -97,7 +97,7 @@ def estimate_range(
             median = float(pixels.median())
             if median >= ENOUGH * size[1] or (gap * 2 >= T and median >= 1.0):
                 return _widened(pixels / unit)
-            refusal = DepthError(
+            refusal = NoParallaxError(
                 f"the images show no parallax for these poses (median {median:.2g} px): the camera stands still, only "
                 "turns, or moves too little to measure depth."
             )

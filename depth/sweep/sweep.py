@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from depth.errors import DepthError
+from depth.errors import DepthError, NoParallaxError
 from depth.fusion.checks import check_cameras, check_maps
 from depth.fusion.consistency import compare_views, pick_views
 from depth.sweep.config import SweepConfig, SweepResult
@@ -51,7 +51,8 @@ def plane_sweep(
         progress: called with the numbers of frames done and of all frames.
 
     Raises:
-        DepthError: bad input, or the camera does not move (enough) to measure depth.
+        NoParallaxError: the camera does not move (enough) to measure depth.
+        DepthError: bad input.
     """
     check_maps("images", images, (-1, 3, -1, -1))
     T, _, H, W = images.shape
@@ -81,7 +82,7 @@ def _choose_sources(
     share, angle = overlap_and_parallax(w2c, K, typical, size)
     parallax = float((angle.deg2rad() * K[:, 0, 0].cpu()[:, None]).max()) * typical / near
     if parallax < MIN_PARALLAX:
-        raise DepthError(
+        raise NoParallaxError(
             f"the camera does not move enough to measure depth: at the nearest depth {near:g} the widest parallax is "
             f"{parallax:.2g} px (a camera that stands or only turns shows none)."
         )

@@ -30,24 +30,34 @@ RANGE_MARGIN = 2.0
 
 
 def needs_poses(config: DepthTrainingConfig) -> bool:
-    """Whether some term of the objective needs relative poses."""
+    """Whether the network or some term of the objective needs relative poses."""
     weights = config.weights
-    return any((weights.photometric, weights.geometry, weights.velocity))
+    return config.network.name == "mvdepthnet" or any(
+        (weights.photometric, weights.geometry, weights.velocity, weights.rigid_flow, weights.flow_consistency)
+    )
 
 
 def resolve_pose(config: DepthTrainingConfig, sequences: Sequence[DepthSequence]) -> str:
     """``given``, or the pose network's name.
 
     Raises:
-        DepthError: poses are wanted from data that has none, or supervision of the velocity lacks what it needs.
+        DepthError: poses are wanted from data that has none, or a term lacks what it needs: speeds, or optical flow.
     """
     posed = all(sequence.w2cs is not None for sequence in sequences)
     pose = config.pose
     if pose == "auto":
-        pose = "given" if posed or not needs_poses(config) else "resnet18"
+        multiview = config.network.name == "mvdepthnet"
+        pose = "given" if posed or multiview or not needs_poses(config) else "resnet18"
     if pose == "given" and needs_poses(config) and not posed:
         name = next(sequence.name for sequence in sequences if sequence.w2cs is None)
-        raise DepthError(f"{name} has no camera poses; learn them with pose resnet18, or give poses.")
+        learn = "" if config.network.name == "mvdepthnet" else "learn them with pose resnet18, or "
+        raise DepthError(f"{name} has no camera poses; {learn}give poses.")
+    unknown = [sequence.name for sequence in sequences if not sequence.has_flow]
+    if config.weights.rigid_flow and unknown:
+        raise DepthError(
+            f"{unknown[0]}: weights.rigid_flow needs optical flow, which only a data set folder with flow/ has; fill "
+            "it with python -m flow video, or set the weight to 0."
+        )
     if config.weights.velocity:
         if pose == "given":
             raise DepthError("weights.velocity supervises a pose network, but poses are given; set pose to resnet18.")
@@ -156,7 +166,7 @@ def make_dataset(
         DepthError: the rule of the sources lacks what it needs, or intrinsics are not known.
     """
     for sequence in sequences:
-        if needs_poses(config) and sequence.Ks is None:
+        if (needs_poses(config) or config.weights.normals or config.weights.tangent_plane) and sequence.Ks is None:
             raise DepthError(f"{sequence.name}: the camera's intrinsics are not known; give them.")
     changes = config.augmentation
     return DepthDataset(
@@ -165,6 +175,7 @@ def make_dataset(
         augmentation=AugmentationConfig(flip=changes.flip, max_zoom=changes.max_zoom, jitter=changes.jitter),
         seed=config.seed,
         with_depth=with_depth,
+        with_flow=config.weights.rigid_flow > 0,
         annotate=annotate,
     )
 

@@ -14,6 +14,9 @@ from depth.training.config import CollapseLimits
 END_SHARE = 0.01
 """Disparities within this share of the range of an end lie at that end."""
 
+VARYING = 0.01
+"""Mean absolute difference of the frames, in [0, 1], from their mean above which they differ."""
+
 
 class CollapseError(DepthError):
     """A depth result is flat or collapsed; the message says how, why that happens and what to do."""
@@ -64,6 +67,52 @@ def collapse_reason(
     return (
         f"depth is flat: its spatial deviation is {100 * spread:.1f} % of its median (limit {100 * limits.min_relief:g}"
         f" %): {advice}"
+    )
+
+
+def ramp_share(depth: Float[Tensor, "t h w"], degree: int = 3) -> float:
+    """Share of the variance of log depth that one smooth ramp, common to all frames, explains; in [0, 1].
+
+    The ramp is sum_k a_k x^k + b_k y^k, k = 1 ... ``degree``, over columns x and rows y, fitted to all maps at once by
+    least squares; the mean of every map is taken out, so that their scales may differ. 0 = unknown does not count; nan
+    where depth has no variance.
+    """
+    H, W = depth.shape[1:]
+    x = torch.linspace(-1, 1, W, dtype=torch.float64, device=depth.device).expand(H, W)
+    y = torch.linspace(-1, 1, H, dtype=torch.float64, device=depth.device)[:, None].expand(H, W)
+    terms = torch.stack([axis**k for axis in (x, y) for k in range(1, degree + 1)], dim=-1).flatten(0, 1)
+    gram, moment = terms.new_zeros(2 * degree, 2 * degree), terms.new_zeros(2 * degree)
+    total = 0.0
+    for z in depth.flatten(1):
+        known = z > 0
+        if int(known.sum()) > 1:
+            value, basis = z[known].double().log(), terms[known]
+            value, basis = value - value.mean(), basis - basis.mean(0)
+            gram, moment = gram + basis.T @ basis, moment + basis.T @ value
+            total += float(value.square().sum())
+    if total == 0:
+        return math.nan
+    return float(moment @ torch.linalg.pinv(gram, hermitian=True) @ moment) / total
+
+
+def ramp_warning(depth: Float[Tensor, "t h w"], frames: Float[Tensor, "t 3 h w"], limits: CollapseLimits) -> str | None:
+    """A warning if depth is the same smooth ramp in all frames although the frames differ; None if not.
+
+    A network that has learned nothing of the images often gives a gradient from near below to far above, which is not
+    flat. An empty road looks nearly like that, so that this is no error.
+
+    Args:
+        depth: z-depth, 0 = unknown.
+        frames: the images that it is the depth of, of any size.
+    """
+    share = ramp_share(depth)
+    varies = float((frames - frames.mean(0)).abs().mean()) > VARYING
+    if not varies or not share > limits.max_ramp:
+        return None
+    return (
+        f"{100 * share:.0f} % of the depth's variation is one smooth ramp, the same in every frame (limit "
+        f"{100 * limits.max_ramp:.0f} %): unless the scene is bare ground or a wall, the network has not learned to "
+        "look at the images; give camera poses or pretrained weights, or train longer."
     )
 
 

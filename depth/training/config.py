@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
-import types
-import typing
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
 from depth.errors import DepthError
-
-T = TypeVar("T")
 
 
 @dataclass
 class NetworkOptions:
     """The depth network; what is None is taken from the data."""
 
-    name: Literal["small", "resnet18", "resnet50", "packnet", "packnet_1b", "packnet_slim"] = "small"
+    name: Literal["small", "resnet18", "resnet50", "packnet", "packnet_1b", "packnet_slim", "mvdepthnet"] = "small"
     """``small`` suits one clip on a CPU (1.2 million parameters), ``resnet18`` and ``resnet50`` are Monodepth2's;
-    PackNet is four times slower than ResNet-18 and wants a GPU."""
+    PackNet is four times slower than ResNet-18 and wants a GPU. ``mvdepthnet`` matches every target with its sources,
+    which needs poses, also to predict."""
     head: Literal["sigmoid", "softplus", "ddv", "dorn"] = "sigmoid"
     """What the output means: disparity by a sigmoid in a range or by softplus without bounds, a discrete disparity
     volume, or ordinal regression."""
@@ -36,6 +32,11 @@ class NetworkOptions:
     the middle of the swept range; with a learned pose the usual random start."""
     bins: int | None = None
     """Planes of ``ddv`` (None: 64) or bins of ``dorn`` (None: 80)."""
+    width: float = 0.25
+    """``mvdepthnet``: its channels over the published ones (1: 33.9 million parameters, 0.25: 2.2 million)."""
+    matching: Literal["census", "zncc", "absolute", "published"] = "census"
+    """``mvdepthnet``: how target and sources are compared on its 64 planes. The first three are the plane sweep's
+    costs; ``published`` is what its public weights were trained with."""
 
 
 @dataclass
@@ -57,6 +58,17 @@ class LossWeights:
     """Height of objects of known size, per pixel; falls over the epochs. FUMET has 1."""
     camera_height: float = 0.0
     """Height of the camera above the road against the camera-height label; grows over the epochs. FUMET has 0.01."""
+    rigid_flow: float = 0.0
+    """Flow that depth and motion cause against optical flow, in pixels, where the latter is right and nothing moves;
+    needs the optical flow of a data set folder (``python -m flow video``)."""
+    flow_consistency: float = 0.0
+    """Flow that depth and motion cause from target to source against that from source to target, in pixels, where they
+    nearly agree (GeoNet, Yin)."""
+    normals: float = 0.0
+    """1 - cosine between the normals of predicted and of known depth (after GeoNet, Qi); needs known depth."""
+    tangent_plane: float = 0.0
+    """Difference of log depth from what the neighbours' tangent planes predict (after GeoNet, Qi): bends surfaces into
+    planes and leaves their slant and depth alone. Needs nothing but the prediction."""
 
 
 @dataclass
@@ -69,6 +81,9 @@ class Augmentation:
     """Images are enlarged by up to this factor and cropped."""
     jitter: float = 0.5
     """Probability that the colours of the network's inputs are changed; the losses see the colours as they are."""
+    rescale: float = 1.25
+    """``mvdepthnet``: depth and camera motion of a sample are multiplied by one factor between 1 / rescale and rescale,
+    so that depth has to be matched and cannot be remembered."""
 
 
 @dataclass
@@ -80,6 +95,9 @@ class CollapseLimits:
     video of a flat wall seen head-on has to lower it."""
     max_share_at_end: float = 0.9
     """Largest share of pixels that may lie at one end of the network's depth range."""
+    max_ramp: float = 0.9
+    """Share of the variation of log depth that one smooth ramp, the same in all frames, may explain before a warning.
+    Rooms and streets have 0.3 to 0.8."""
     max_geometry: float = 0.3
     """Geometry term above which, if it rose while the photometric term fell, the masks are being gamed."""
 
@@ -94,9 +112,10 @@ class DepthTrainingConfig:
     """Relative poses: from the data, or by a network. auto: from the data where it has poses, else ``resnet18``."""
     pose_style: Literal["monodepth2", "sc", "packnet"] = "monodepth2"
     """Whose conventions a ResNet pose network follows; matters for loading published weights."""
-    sources: Literal["consecutive", "offset", "baseline", "overlap", "two_view"] = "consecutive"
-    """Which frames are warped into a target: neighbours in time; frames ``source_offset`` away; posed frames at a
-    good baseline; posed frames that see much of the same; posed frames of the widest parallax that still do."""
+    sources: Literal["auto", "consecutive", "offset", "baseline", "overlap", "two_view"] = "auto"
+    """Which frames are compared with a target: neighbours in time; frames ``source_offset`` away; posed frames at a
+    good baseline; posed frames that see much of the same; posed frames of the widest parallax that still do. auto:
+    ``consecutive``, for ``mvdepthnet`` ``baseline``."""
     num_sources: int = 2
     """Source frames of each target."""
     source_offset: int = 1
@@ -133,8 +152,11 @@ class DepthTrainingConfig:
     supervision: Literal["log", "inverse", "silog", "scale_invariant", "huber", "berhu", "head"] = "log"
     """Form of ``weights.supervised``: L1 of log depth, L1 of inverse depth, scale-invariant forms, Huber and berHu on
     depth; ``head`` is the loss on the distribution that ``ddv`` and ``dorn`` predict."""
+    teacher: Literal["data", "sweep"] = "data"
+    """Known depth for ``weights.supervised``: that of the data set, or what a plane sweep of every video confirms
+    (needs poses), weighted by its confidence."""
     mask_moving: bool = True
-    """Leave pixels out of the self-supervised terms that masks say to move."""
+    """Leave pixels out of the self-supervised terms that masks say to move, and out of all terms of ``mvdepthnet``."""
     augmentation: Augmentation = field(default_factory=Augmentation)
     """How samples are varied."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -177,6 +199,7 @@ def check_training(config: DepthTrainingConfig, num_processes: int = 1) -> None:
         raise DepthError("warmup must lie in [0, 1), learning_rate and max_gradient must be positive.")
     if not 1 <= config.network.num_scales <= 4:
         raise DepthError(f"network.num_scales must be 1 to 4, got {config.network.num_scales}.")
+    _check_multiview(config)
     if config.supervision == "head" and config.weights.supervised and config.network.head not in ("ddv", "dorn"):
         raise DepthError("supervision head needs network.head ddv or dorn, which predict a distribution.")
     micro = micro_batch(config, num_processes)
@@ -186,67 +209,28 @@ def check_training(config: DepthTrainingConfig, num_processes: int = 1) -> None:
         )
 
 
+def _check_multiview(config: DepthTrainingConfig) -> None:
+    """Refuses what ``mvdepthnet`` cannot do."""
+    options, weights = config.network, config.weights
+    if config.augmentation.rescale < 1:
+        raise DepthError(f"augmentation.rescale must be at least 1, got {config.augmentation.rescale}.")
+    if options.name != "mvdepthnet":
+        return
+    if not 0 < options.width <= 4:
+        raise DepthError(f"network.width must lie in (0, 4], got {options.width}.")
+    if config.pose not in ("auto", "given"):
+        raise DepthError(f"mvdepthnet matches posed frames and trains no pose network; leave pose {config.pose} out.")
+    if weights.velocity or weights.rough_height or weights.camera_height:
+        raise DepthError(
+            "mvdepthnet has the scale of its poses; set weights.velocity, rough_height and camera_height to 0."
+        )
+    if options.head != "sigmoid" or options.upsampling != "nearest" or options.bins is not None:
+        raise DepthError("mvdepthnet has a fixed layout; leave network.head, upsampling and bins alone.")
+
+
 def micro_batch(config: DepthTrainingConfig, num_processes: int) -> int:
     """Targets that go through the network at a time."""
     return config.micro_batch or max(config.batch_size // num_processes, 1)
-
-
-def to_plain(config: Any) -> dict:
-    """A configuration as dicts, lists, numbers and strings, for JSON and checkpoints."""
-    return {
-        key: to_plain(value) if dataclasses.is_dataclass(value) else list(value) if isinstance(value, tuple) else value
-        for key, value in ((f.name, getattr(config, f.name)) for f in dataclasses.fields(config))
-    }
-
-
-def from_plain(kind: type[T], plain: dict, source: str) -> T:
-    """Inverse of ``to_plain``; what ``plain`` lacks has its default.
-
-    Args:
-        source: named in error messages.
-
-    Raises:
-        DepthError: an entry that the configuration does not have, or of the wrong kind.
-    """
-    if not isinstance(plain, dict):
-        raise DepthError(f"{source}: expected a table of settings, found {type(plain).__name__}.")
-    hints, values = typing.get_type_hints(kind), {}
-    for key, value in plain.items():
-        if key not in hints:
-            raise DepthError(f"{source}: there is no setting {key!r}; known are {', '.join(sorted(hints))}.")
-        values[key] = _convert(hints[key], value, f"{source}: {key}")
-    return kind(**values)
-
-
-def _convert(hint: Any, value: Any, source: str) -> Any:
-    choices = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
-    for choice in choices:
-        origin = typing.get_origin(choice)
-        if dataclasses.is_dataclass(choice) and isinstance(value, dict):
-            return from_plain(choice, value, source)
-        if origin is Literal and value in typing.get_args(choice):
-            return value
-        if origin is tuple and isinstance(value, (list, tuple)):
-            inner = typing.get_args(choice)
-            if len(inner) == len(value):
-                return tuple(_convert(i, v, source) for i, v in zip(inner, value, strict=True))
-        if choice is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-            return float(value)
-        if origin is None and isinstance(choice, type) and type(value) is choice:
-            return value
-    raise DepthError(f"{source}: {value!r} does not fit; see the documentation of this setting.")
-
-
-def differences(recorded: dict, wanted: dict, prefix: str = "") -> list[str]:
-    """What differs between two plain configurations, as ``setting: recorded -> wanted``."""
-    found = []
-    for key in sorted(set(recorded) | set(wanted)):
-        a, b = recorded.get(key), wanted.get(key)
-        if isinstance(a, dict) and isinstance(b, dict):
-            found += differences(a, b, f"{prefix}{key}.")
-        elif a != b:
-            found.append(f"{prefix}{key}: {a} -> {b}")
-    return found
 
 
 @dataclass
@@ -284,6 +268,9 @@ class DepthConfig:
     ``none``: self-supervised training alone. auto: ``sweep`` where poses are known."""
     sweep: SweepOptions = field(default_factory=SweepOptions)
     """The teacher."""
+    refine_poses: bool = False
+    """Correct the poses by the depth that the sweep confirmed, sweep again, and take both where more is confirmed then.
+    The depth fits the poses of the result, not those that were given: whoever asks for it has to use them."""
     max_side: int = 256
     """Longer side in pixels of the images that the sweep works on and that the depth is put together at."""
     student: DepthTrainingConfig = field(default_factory=student_training)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 
 import numpy as np
@@ -20,6 +21,7 @@ def memory_sequence(
     *,
     speeds: Float[Tensor, "t"] | None = None,
     timestamps: Float[Tensor, "t"] | None = None,
+    flows: Mapping[tuple[int, int], Float[Tensor, "h w 2"]] | None = None,
     size: Size | None = None,
     name: str = "clip",
 ) -> DepthSequence:
@@ -31,6 +33,7 @@ def memory_sequence(
         w2c: world to camera.
         moving: pixels of things that move by themselves.
         speeds, timestamps: metres per second and seconds.
+        flows: optical flow in pixels of ``frames`` by (from, to).
         size: (height, width) at which images are given out; None is their own.
     """
     pictures = (frames.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
@@ -43,8 +46,15 @@ def memory_sequence(
         record.moving = None if moving is None else partial(_same, moving[t].cpu().numpy())
         record.speed = None if speeds is None else float(speeds[t])
         record.timestamp = None if timestamps is None else float(timestamps[t])
+        if flows is not None:
+            record.number, record.flow = t, partial(_flow_of, flows, t)
         records.append(record)
     return DepthSequence(Recording(name, "memory", records), size=size, cache_images=True)
+
+
+def _flow_of(flows: Mapping[tuple[int, int], Tensor], source: int, target: int) -> tuple[np.ndarray, None] | None:
+    found = flows.get((source, target))
+    return None if found is None else (found.float().cpu().numpy(), None)
 
 
 def _same(values: np.ndarray) -> np.ndarray:

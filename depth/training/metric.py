@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -11,8 +10,15 @@ from torch import Tensor
 
 from depth.errors import DepthError
 from depth.losses.metric import camera_height_loss, rough_height_loss
-from depth.metric_scale import CameraHeightLabel, FrameConfig, LabelConfig, MetricSchedule, ObjectStatus
-from depth.metric_scale.objects import apply_horizon_test, measure_frames, metric_camera_heights
+from depth.metric_scale import (
+    CameraHeightLabel,
+    FrameConfig,
+    LabelConfig,
+    MetricSchedule,
+    ObjectStatus,
+    height_candidates,
+)
+from depth.metric_scale.objects import apply_horizon_test, measure_frames
 from depth.training.batches import Batch
 from depth.training.distributed import Processes
 
@@ -34,7 +40,8 @@ class HeightState:
         self.progress = 0.0
         """Epochs done, with fractions."""
         self.seen: list[Tensor] = []
-        """Metric camera heights of frames that were measured since the last ``collect``, in metres; nan for none."""
+        """``height_candidates`` (P,3) of the batches measured since the last ``collect``: of all objects, also
+        of those that contradict the label, since a label that is wrong would keep just those that confirm it."""
 
     @property
     def epoch(self) -> int:
@@ -45,11 +52,11 @@ class HeightState:
         return self.label.value()
 
     def collect(self, processes: Processes) -> None:
-        """Hands the heights that all processes have seen to the label of every process."""
+        """Hands the candidates that all processes have seen to the label of every process."""
         own = torch.cat(self.seen).tolist() if self.seen else []
         self.seen = []
-        for heights in processes.gather(own):
-            self.label.add([h for h in heights if math.isfinite(h)])
+        for candidates in processes.gather(own):
+            self.label.add(torch.tensor(candidates, dtype=torch.float64).view(-1, 3))
 
     def end_epoch(self) -> None:
         """Moves the label."""
@@ -76,8 +83,9 @@ class MetricTerms:
             raise DepthError("the metric terms need road masks and objects of known height; give them, or set 0.")
         K, road, ids, known = batch["K"][:, 0], batch["road"], batch["ids"], batch["object_heights"]
         measured = measure_frames(depths[0], K, road, ids, known, heights.frame)
+        heights.seen.append(height_candidates(measured))
+        # the rough loss believes the label and leaves out what contradicts it
         status = apply_horizon_test(measured, heights.value(), heights.frame)
-        heights.seen.append(metric_camera_heights(measured, status))
         used = torch.where(status == ObjectStatus.USED, known, torch.zeros_like(known))
         values, factors = {}, {}
         if "rough_height" in active:

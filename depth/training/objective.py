@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import fields
 
 import torch
 import torch.nn.functional as F
@@ -20,44 +20,15 @@ from depth.losses.velocity import velocity_loss
 from depth.networks import DepthNet, DepthOutput, PoseNet
 from depth.training.batches import Batch
 from depth.training.config import DepthTrainingConfig
+from depth.training.context import StepContext
+from depth.training.geonet_terms import GEONET_TERMS
 from depth.training.metric import HeightState, MetricTerms
 from depth.training.supervision import supervised_loss
 
 SELF_SUPERVISED = ("photometric", "geometry")
-"""Terms that look at source frames."""
-
-
-@dataclass
-class StepContext:
-    """Everything that the terms of one step may look at. B targets with S sources each."""
-
-    config: DepthTrainingConfig
-    batch: Batch
-    net: DepthNet
-    output: DepthOutput
-    depths: list[Float[Tensor, "b 1 h w"]]
-    """Depth of the targets by every scale, at full size."""
-    source_depths: Float[Tensor, "b s 1 h w"] | None
-    """Depth of the sources, where a term compares it."""
-    T_src_tgt: Float[Tensor, "b s 4 4"] | None
-    T_tgt_src: Float[Tensor, "b s 4 4"] | None
-    valid: Float[Tensor, "b n 1 h w"]
-    """1 where a pixel of the target (n = 0) and the sources takes part in self-supervision."""
-    heights: HeightState
-    """What is known of the camera's height, and the epoch."""
-
-    @property
-    def target(self) -> Float[Tensor, "b 3 h w"]:
-        return self.batch["images"][:, 0]
-
-    @property
-    def sources(self) -> Float[Tensor, "b s 3 h w"]:
-        return self.batch["images"][:, 1:]
-
-    def pairs(self, x: Tensor) -> Tensor:
-        """Something of the targets (B,...) beside each of their sources (B*S,...)."""
-        S = self.batch["images"].shape[1] - 1
-        return x[:, None].expand(len(x), S, *x.shape[1:]).flatten(0, 1)
+"""Terms that share their warps."""
+MOVED = (*SELF_SUPERVISED, "velocity", "rigid_flow", "flow_consistency")
+"""Terms that need the motion between target and sources."""
 
 
 def photometric(context: StepContext, masks: Tensor | None) -> Tensor:
@@ -143,6 +114,7 @@ TERMS: dict[str, Callable[[StepContext], Tensor]] = {
     "smoothness": smoothness,
     "supervised": supervised,
     "velocity": velocity,
+    **GEONET_TERMS,
 }
 """Terms that stand alone; photometric and geometry share their warps, the metric terms their measurements."""
 
@@ -194,12 +166,13 @@ class DepthObjective(nn.Module):
 
     def _predict(self, batch: Batch, heights: HeightState) -> StepContext:
         config, inputs = self.config, batch["inputs"]
-        wants_sources = self._uses("geometry") or (self._uses("photometric") and config.photometric_form == "pairs")
+        pairs = self._uses("photometric") and config.photometric_form == "pairs"
+        wants_sources = pairs or self._uses("geometry", "flow_consistency")
         B, N, _, H, W = inputs.shape
-        output, source_depths = self._depth(inputs, wants_sources)
+        output, source_depths = self._depth(batch, wants_sources)
         depths = [1 / disparity for disparity in upsample_to(output.disparities, (H, W))]
         T_src_tgt = T_tgt_src = None
-        if self._uses(*SELF_SUPERVISED, "velocity"):
+        if self._uses(*MOVED):
             T_src_tgt, T_tgt_src = self._poses(batch, output)
         valid = torch.ones((B, N, 1, H, W), device=inputs.device)
         if "valid" in batch:
@@ -210,8 +183,9 @@ class DepthObjective(nn.Module):
             config, batch, self.depth_net, output, depths, source_depths, T_src_tgt, T_tgt_src, valid, heights
         )
 
-    def _depth(self, inputs: Float[Tensor, "b n 3 h w"], with_sources: bool) -> tuple[DepthOutput, Tensor | None]:
+    def _depth(self, batch: Batch, with_sources: bool) -> tuple[DepthOutput, Tensor | None]:
         """Prediction for the targets, and the depth of the sources, from one pass."""
+        inputs = batch["inputs"]
         B, N = inputs.shape[:2]
         images = inputs[:, 0] if not with_sources else torch.cat([inputs[:, 0], inputs[:, 1:].flatten(0, 1)])
         if self.config.channels_last:

@@ -18,6 +18,13 @@ def time_offsets(count: int, step: int) -> tuple[int, ...]:
     return tuple((-1 if k % 2 == 0 else 1) * (k // 2 + 1) * step for k in range(count))
 
 
+def rule_name(config: DepthTrainingConfig) -> str:
+    """The rule that chooses the sources, with ``auto`` resolved."""
+    if config.sources != "auto":
+        return config.sources
+    return "baseline" if config.network.name == "mvdepthnet" else "consecutive"
+
+
 def source_frames(
     config: DepthTrainingConfig, sequence: DepthSequence, scene_depth: float | Float[Tensor, "t"] | None
 ) -> Int[Tensor, "t s"]:
@@ -32,14 +39,15 @@ def source_frames(
     Raises:
         DepthError: the rule needs poses, intrinsics or a depth that are not known.
     """
-    if config.sources in ("consecutive", "offset"):
-        step = config.source_offset if config.sources == "offset" else 1
+    name = rule_name(config)
+    if name in ("consecutive", "offset"):
+        step = config.source_offset if name == "offset" else 1
         offsets = time_offsets(config.num_sources, step)
         chosen = choose_sources(SourceConfig("index", offsets=offsets), len(sequence))
         mirrored = choose_sources(SourceConfig("index", offsets=tuple(-o for o in offsets)), len(sequence))
     else:
-        rule = SourceConfig(config.sources, count=config.num_sources)
-        if scene_depth is None and config.sources == "baseline":
+        rule = SourceConfig(name, count=config.num_sources)
+        if scene_depth is None and name == "baseline":
             raise DepthError(
                 "sources by baseline need the scene's depth; set network.initial_depth to about its median."
             )

@@ -16,8 +16,11 @@ from depth.networks.heads import OrdinalHead, VolumeHead, depth_to_label
 from depth.training.batches import Batch
 
 
-def labels(batch: Batch) -> tuple[Float[Tensor, "b 1 h w"], Float[Tensor, "b 1 h w"] | None]:
+def labels(batch: Batch, term: str = "supervised") -> tuple[Float[Tensor, "b 1 h w"], Float[Tensor, "b 1 h w"] | None]:
     """Known depth of the targets (0 = unknown) and its weights: a teacher's, else the data set's.
+
+    Args:
+        term: the term of the objective that asks, for the message.
 
     Raises:
         DepthError: the batch holds neither.
@@ -26,7 +29,7 @@ def labels(batch: Batch) -> tuple[Float[Tensor, "b 1 h w"], Float[Tensor, "b 1 h
         return batch["label"][:, None], batch["label_confidence"][:, None]
     if "depth" in batch:
         return batch["depth"], None
-    raise DepthError("weights.supervised needs known depth, but the data set has none; set the weight to 0.")
+    raise DepthError(f"weights.{term} needs known depth, but the data set has none; set the weight to 0.")
 
 
 def supervised_loss(

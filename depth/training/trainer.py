@@ -18,13 +18,14 @@ from depth.networks import DepthNet, PoseNet
 from depth.training.batches import Batch, BatchPlan, load_batches
 from depth.training.checkpoint import DepthCheckpoint, checkpoint_path, link_checkpoint, save_checkpoint
 from depth.training.collapse import MaskWatch
-from depth.training.config import DepthTrainingConfig, check_training, micro_batch, to_plain
+from depth.training.config import DepthTrainingConfig, check_training, micro_batch
 from depth.training.distributed import Processes
 from depth.training.interruption import Interrupted, stop_signals
 from depth.training.log import MeanValues, RunLog
 from depth.training.metric import HeightState
 from depth.training.objective import DepthObjective
 from depth.training.optimization import RunningStatistics, make_optimizer, rate_factor, set_rates
+from depth.training.plain import to_plain
 
 Progress = Callable[[int, int, dict[str, float]], None]
 """Called at every report with the steps done, the steps planned, and the mean values since the last."""
@@ -47,6 +48,7 @@ class DepthTrainer:
         processes: this process among all.
         budget_s: wall-clock seconds after which training has to be over; the planned steps, and with them the schedule
             of the learning rate, shrink to fit. Only then does the result depend on the machine's speed.
+        objective: of these networks; None is ``DepthObjective``.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class DepthTrainer:
         processes: Processes = Processes(),  # noqa: B008 (frozen)
         heights: HeightState | None = None,
         budget_s: float | None = None,
+        objective: DepthObjective | None = None,
     ):
         check_training(config, processes.count)
         self.config, self.dataset, self.processes = config, dataset, processes
@@ -69,7 +72,7 @@ class DepthTrainer:
         if config.precision != "float32" and self.device.type != "cuda":
             raise DepthError(f"precision {config.precision} needs a GPU; use float32 on {self.device.type}.")
         self.work_dir = None if work_dir is None else Path(work_dir)
-        self.objective = DepthObjective(config, depth_net, pose_net).to(self.device)
+        self.objective = (objective or DepthObjective(config, depth_net, pose_net)).to(self.device)
         self._use_channels_last()  # before anything looks at the parameters' memory layout
         self.optimizer = make_optimizer(config, depth_net, pose_net)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "float16")

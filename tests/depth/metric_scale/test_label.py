@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from depth.errors import DepthError
-from depth.metric_scale import CameraHeightLabel, LabelConfig, MetricSchedule, keep_road
+from depth.metric_scale import CameraHeightLabel, LabelConfig, MetricSchedule
 from depth.metric_scale.consensus import agree, robust_location
 
 
@@ -139,19 +139,3 @@ def test_the_rough_weight_falls_while_the_fine_one_grows():
         schedule.fine(-1)
     with pytest.raises(DepthError, match="epochs"):
         MetricSchedule(epochs=0)
-
-
-@pytest.mark.parametrize("channel", [(), (1,)])
-def test_the_road_is_kept_unless_the_camera_stands(channel):
-    keep = torch.zeros(2, *channel, 4, 4, dtype=torch.bool)
-    keep[0, ..., :2, :] = True  # half of the frame counts: the camera moves
-    keep[1, ..., 0, :] = True  # three quarters are dropped: it stands
-    road = torch.zeros_like(keep)
-    road[..., 3, :2] = True
-    got = keep_road(keep, road)
-    assert torch.equal(got[0], keep[0] | road[0]) and torch.equal(got[1], keep[1])
-    assert torch.equal(keep_road(keep, road, static_share=0.8), keep | road)
-    with pytest.raises(ValueError, match="differ in shape"):
-        keep_road(keep, road[:1])
-    with pytest.raises(ValueError, match="bool"):
-        keep_road(keep.float(), road)

@@ -8,7 +8,6 @@ from torch.autograd import gradcheck
 
 from depth.metric_scale.road import (
     camera_heights,
-    depth_to_points,
     fit_road_plane,
     horizon,
     horizon_distance,
@@ -36,6 +35,13 @@ def plane_depth(normal, height, K=K):
     return (z * road)[None, None], road[None]
 
 
+def points_of(depth):
+    """(1,H,W,3) points z K^-1 (x, y, 1)."""
+    y, x = (torch.arange(n).double() + 0.5 for n in depth.shape[2:])
+    xy = torch.stack([*torch.meshgrid(x, y, indexing="xy"), torch.ones(depth.shape[2:]).double()], dim=-1)
+    return (depth[:, 0, ..., None] * (xy @ torch.linalg.inv(K).T)).to(depth.dtype)
+
+
 @pytest.mark.parametrize("pitch, roll", [(0, 0), (4, 0), (-3, 5), (2, -8)])
 def test_a_plane_gives_exactly_its_height_and_normal_at_every_pixel(pitch, roll):
     n = tilted_normal(pitch, roll)
@@ -43,7 +49,7 @@ def test_a_plane_gives_exactly_its_height_and_normal_at_every_pixel(pitch, roll)
     heights, used = camera_heights(depth, K[None], road)
     assert used.sum() > 500
     torch.testing.assert_close(heights[used], torch.full_like(heights[used], 1.65), rtol=1e-9, atol=0)
-    normals = surface_normals(depth_to_points(depth, K[None]))
+    normals = surface_normals(points_of(depth))
     torch.testing.assert_close(normals[used], n.expand_as(normals[used]), rtol=0, atol=1e-9)
     plane = fit_road_plane(depth, K[None], road)
     torch.testing.assert_close(plane.normal[0], n, rtol=0, atol=1e-9)
@@ -60,7 +66,7 @@ def test_normals_are_the_formula_over_eight_neighbours():
 
 
 def test_a_wall_facing_the_camera_has_its_normal_away_from_it():
-    points = depth_to_points(torch.full((1, 1, H, W), 7.0, dtype=torch.float64), K[None])
+    points = points_of(torch.full((1, 1, H, W), 7.0, dtype=torch.float64))
     normals = surface_normals(points)[:, 1:-1, 1:-1]
     torch.testing.assert_close(normals, torch.tensor([0.0, 0, 1]).double().expand_as(normals))
 
@@ -87,7 +93,7 @@ def test_camera_heights_are_differentiable_through_the_normals():
 def test_gradients_stay_finite_without_area_or_depth():
     depth = torch.zeros(1, 1, 6, 6, requires_grad=True)
     heights, _ = camera_heights(depth, K[None].float(), torch.ones(1, 6, 6, dtype=torch.bool))
-    surface_normals(depth_to_points(depth, K[None].float())).sum().add(heights.sum()).backward()
+    surface_normals(points_of(depth)).sum().add(heights.sum()).backward()
     assert bool(depth.grad.isfinite().all())
 
 

@@ -1,7 +1,9 @@
+import math
+
 import pytest
 import torch
 
-from depth.training.collapse import CollapseError, MaskWatch, collapse_reason, relief
+from depth.training.collapse import CollapseError, MaskWatch, collapse_reason, ramp_share, ramp_warning, relief
 from depth.training.config import CollapseLimits
 
 LIMITS = CollapseLimits()
@@ -70,3 +72,43 @@ def test_bad_but_honest_training_raises_none():
     other = MaskWatch(LIMITS)
     other.load_state(watch.state())
     assert other.first == (0.10, 0.2)
+
+
+def ramps(frames, relief=0.0):
+    """Depth from 20 above to 2 below in every frame, with bumps that differ from frame to frame."""
+    generator = torch.Generator().manual_seed(0)
+    bumps = relief * torch.randn(frames, 16, 24, generator=generator)
+    return torch.linspace(20, 2, 16)[:, None].expand(frames, 16, 24) * bumps.exp()
+
+
+def test_one_ramp_for_all_frames_is_seen_whatever_the_scale_of_each():
+    depth = ramps(5) * torch.rand(5, 1, 1).add(0.5)
+    assert ramp_share(depth) == pytest.approx(1, abs=0.01)
+    # y^k with k <= 3 explain log depth, and columns, too
+    x = torch.linspace(-1, 1, 24)
+    assert ramp_share((0.3 * x**3 - x + torch.linspace(-1, 1, 16)[:, None] ** 2).exp()[None]) == pytest.approx(1)
+    depth[:, :3] = 0
+    assert ramp_share(depth) == pytest.approx(1, abs=0.01)
+    assert math.isnan(ramp_share(torch.full((2, 4, 4), 3.0)))
+
+
+def test_the_share_is_that_of_the_variance():
+    # log depth = ramp with variance var(r) + independent noise of variance 0.25
+    log_ramp = torch.linspace(20, 2, 16).log()
+    variance = float(log_ramp.var(correction=0))
+    assert ramp_share(ramps(40, 0.5)) == pytest.approx(variance / (variance + 0.25), abs=0.03)
+
+
+def test_ramps_that_differ_between_frames_are_no_common_ramp():
+    depth = ramps(6).clone()
+    depth[::2] = depth[::2].flip(1)
+    assert ramp_share(depth) < 0.1
+
+
+def test_a_common_ramp_warns_only_if_the_images_differ():
+    images = torch.rand(5, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    warning = ramp_warning(ramps(5), images, LIMITS)
+    assert "one smooth ramp" in warning and "100 %" in warning
+    assert ramp_warning(ramps(5), images[:1].expand(5, -1, -1, -1), LIMITS) is None
+    assert ramp_warning(ramps(5, 0.5), images, LIMITS) is None
+    assert ramp_warning(ramps(5), images, CollapseLimits(max_ramp=1.0)) is None

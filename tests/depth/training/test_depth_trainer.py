@@ -97,13 +97,15 @@ def test_supervision_reaches_the_labels(make_config, make_trainer, sequence, cli
 
 
 def test_a_term_of_weight_zero_is_not_computed(make_config, make_trainer, monkeypatch):
-    from depth.training import objective
+    from depth.training import geonet_terms, objective
 
     def never(*_, **__):
         raise AssertionError("this term has no weight")
 
     for name in ("pair_loss", "geometry", "edge_aware_smoothness"):
         monkeypatch.setattr(objective, name, never)
+    for name in ("rigid_flow", "normals_from_depth", "tangent_plane_loss"):
+        monkeypatch.setattr(geonet_terms, name, never)
     trainer = make_trainer(make_config(weights={"geometry": 0, "smoothness": 0}, steps=1))
     seen = {}
     trainer.train(lambda step, total, values: seen.update(values))

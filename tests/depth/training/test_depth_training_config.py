@@ -9,10 +9,8 @@ from depth.training.config import (
     LossWeights,
     NetworkOptions,
     check_training,
-    differences,
-    from_plain,
-    to_plain,
 )
+from depth.training.plain import differences, from_plain, to_plain
 
 
 def test_plain_form_gives_the_configuration_back():

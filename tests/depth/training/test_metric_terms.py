@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from depth.errors import DepthError
-from depth.metric_scale import DEFAULT_PRIORS
+from depth.metric_scale import DEFAULT_PRIORS, FrameConfig
 from depth.synthetic import RoadClipConfig, make_road_clip
 from depth.training.annotations import Labels, RoadAnnotations, together
 from depth.training.batches import collate
@@ -50,6 +50,27 @@ def test_true_depth_gives_the_true_camera_height(road, batch):
     second, factors = MetricTerms()([depth], batch, heights, ACTIVE)
     assert float(second["camera_height"]) < 0.25
     assert 0 < factors["camera_height"] < 1 and factors["rough_height"] + factors["camera_height"] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("form", ["horizon", "box"])
+@pytest.mark.parametrize("wrong", [0.7, 1.3])
+def test_a_label_that_starts_wrong_recovers(form, wrong):
+    """Objects that contradict the label reach it: tested against it first, only those that confirm it would be left."""
+    clip = make_road_clip(RoadClipConfig(frames=12, width=128, height=96, pitch=(3.0, 0.5), outliers=0.3, seed=2))
+    sequence = memory_sequence(clip.images, clip.Ks, clip.w2c)
+    annotate = RoadAnnotations(sequence, clip.road, clip.instances)
+    batch = {**collate([annotate(sequence, t) for t in range(12)]), "K": clip.Ks[:, None].expand(12, 3, 3, 3)}
+    heights = HeightState(frame=FrameConfig(scale_from=form))
+    heights.label.end_epoch()
+    heights.label.add([wrong * 1.5])
+    heights.label.end_epoch()
+    assert heights.value() == pytest.approx(wrong * 1.5)
+    for _ in range(6):
+        MetricTerms()([clip.depth[:, None].clamp(min=0.01)], batch, heights, ACTIVE)
+        heights.collect(Processes())
+        heights.end_epoch()
+    # the first label still weighs 1 of 1 + 2 + ... + 7
+    assert heights.value() == pytest.approx(1.5, rel=0.06)
 
 
 def test_the_state_survives_a_checkpoint(road, batch):

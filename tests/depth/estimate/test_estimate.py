@@ -3,13 +3,14 @@ import math
 import pytest
 import torch
 
-from depth.errors import DepthError
+from depth.errors import DepthError, NoParallaxError
 from depth.estimate import DepthConfig, estimate_depth
+from depth.estimate.anchors import resize_maps
 from depth.estimate.blending import FILLED, MOVING, blend, gaussian_blur
-from depth.estimate.moving import stand_on_ground
-from depth.estimate.pipeline import resize_maps
+from depth.estimate.moving import below_feet, stand_on_ground
 from depth.estimate.scale import distance_scale
 from depth.estimate.student import network_size
+from depth.geometry import axis_angle_to_se3
 from depth.synthetic import RoadClip, RoadClipConfig, make_road_clip
 from depth.training.collapse import CollapseError
 
@@ -83,6 +84,20 @@ def test_moving_things_stand_on_what_lies_below_them():
     assert torch.equal(standing[0], moving[0] & (torch.arange(30) < 15)) and not standing[1].any()
     unchanged = ~standing
     assert torch.equal(depth[unchanged], ground[unchanged])
+
+
+def test_a_lifted_or_hidden_foot_takes_the_contact_of_the_frames_around():
+    ground = (40 / (torch.arange(20.0) + 1))[:, None].expand(20, 30)[None].repeat(7, 1, 1)
+    moving = torch.zeros(7, 20, 30, dtype=torch.bool)
+    moving[:, 4:12, 5:10] = True  # stands on row 12
+    moving[3, 8:12, 5:10] = False  # jumps: nothing of it is below row 8
+    moving[6, 12:20, 5:10] = True  # the mask runs out of the image
+    depth, standing = stand_on_ground(ground, moving)
+    assert torch.equal(standing, moving)
+    assert all(bool((depth[t, 4:8, 5:10] == ground[0, 12, 0]).all()) for t in range(7))
+    contact = below_feet(ground, moving)
+    assert float(contact[3, 5, 7]) == float(ground[3, 8, 7]) and float(contact[6, 5, 7]) == 0
+    assert not contact[~moving].any()
 
 
 def test_what_is_nearer_than_its_foot_stays_nearer():
@@ -171,12 +186,54 @@ def test_a_standing_camera_tells_no_scale(clip):
         distance_scale(clip.w2c, torch.zeros(len(clip.w2c)))
 
 
-def test_sparse_depth_is_kept(clip):
+def test_sparse_depth_fills_what_the_sweep_does_not_know(clip):
+    valid = torch.ones_like(clip.road)
+    valid[:, :, 48:] = False  # the sweep sees the left half alone
     sparse = torch.zeros_like(clip.depth)
-    sparse[:, 40, 50] = 7.5
-    prior = estimate_depth(clip.images, clip.Ks, clip.w2c, sparse=sparse, config=quick(max_side=96))
-    assert torch.allclose(prior.depth[:, 40, 50], torch.tensor(7.5))
-    assert bool((prior.confidence[:, 40, 50] == 1).all())
+    sparse[:, ::3, 50::3] = clip.depth[:, ::3, 50::3]
+    config = quick(max_side=96)
+    config.student.steps = 30
+    without = estimate_depth(clip.images, clip.Ks, clip.w2c, valid=valid, config=config)
+    prior = estimate_depth(clip.images, clip.Ks, clip.w2c, valid=valid, sparse=sparse, config=config)
+    known = sparse > 0
+    assert float((prior.depth / sparse)[known].log().abs().median()) < 0.05
+    hidden = (clip.depth > 0) & ~valid & ~known
+    error, before = (float((p.depth / clip.depth)[hidden].log().abs().mean()) for p in (prior, without))
+    assert error < 0.8 * before
+    assert prior.scale_log["sparse_given"] == int(known.sum()) >= prior.scale_log["sparse_used"] > 500
+
+
+def test_sparse_depth_on_moving_things_is_left_out(clip):
+    moving = torch.zeros_like(clip.road)
+    moving[:, 30:50, 30:50] = True
+    sparse = torch.where(moving, 9.0, 0.0)
+    sparse[:, 10, 10] = clip.depth[:, 10, 10]
+    prior = estimate_depth(clip.images, clip.Ks, clip.w2c, moving, sparse=sparse, config=quick(max_side=96))
+    assert prior.scale_log["sparse_given"] == int((sparse[~moving] > 0).sum())
+    assert bool((prior.teacher[moving] == 0).all())
+
+
+def test_sparse_depth_in_another_unit_is_refused(clip):
+    with pytest.raises(DepthError, match=r"sparse depth is (2.9|3)\d* times"):
+        estimate_depth(clip.images, clip.Ks, clip.w2c, sparse=3 * clip.depth, config=quick(max_side=96))
+
+
+def test_poses_are_refined_where_that_helps_and_the_depth_fits_them(clip):
+    def shaken(angle):
+        generator = torch.Generator().manual_seed(0)
+        vectors = angle * torch.randn(2, len(clip.w2c), 3, generator=generator)
+        return axis_angle_to_se3(vectors[0], 5 * vectors[1]) @ clip.w2c
+
+    poses = shaken(0.004)
+    runs = [
+        estimate_depth(clip.images, clip.Ks, poses, config=quick(max_side=64, refine_poses=refine))
+        for refine in (False, True)
+    ]
+    assert "poses_refined" not in runs[0].scale_log and torch.equal(runs[0].w2c, poses)
+    assert runs[1].scale_log["poses_refined"] and not torch.equal(runs[1].w2c, poses)
+    assert runs[1].scale_log["teacher_coverage"] > 1.05 * runs[0].scale_log["teacher_coverage"]
+    exact = estimate_depth(clip.images, clip.Ks, clip.w2c, config=quick(max_side=64, refine_poses=True))
+    assert exact.scale_log["poses_refined"] is False and torch.equal(exact.w2c, clip.w2c)
 
 
 def test_pixels_that_may_not_be_used_have_no_confidence(clip):
@@ -201,6 +258,12 @@ def test_without_poses_the_unit_is_unknown(clip):
     prior = estimate_depth(clip.images, clip.Ks, config=config)
     assert prior.units == "relative" and prior.w2c is None and prior.scale_log["pose"] == "cnn"
     assert float(prior.confidence.max()) < 0.5
+
+
+def test_no_parallax_can_be_told_from_other_refusals(clip):
+    standing = clip.w2c[:1].expand(8, 4, 4).clone()
+    with pytest.raises(NoParallaxError, match="camera does not move"):
+        estimate_depth(clip.images[:1].expand(8, -1, -1, -1), clip.Ks, standing, config=quick())
 
 
 def test_flat_depth_is_refused(clip):
@@ -239,3 +302,9 @@ def test_bad_input_is_named(clip, change, message):
     change(arguments)
     with pytest.raises(DepthError, match=message):
         estimate_depth(**arguments)
+
+
+def test_poses_that_confirm_nothing_are_refused_as_such_although_they_should_be_refined(clip):
+    wild = axis_angle_to_se3(torch.randn(8, 3, generator=torch.Generator().manual_seed(0)), torch.zeros(8, 3))
+    with pytest.raises(CollapseError, match="the poses or K may be wrong"):
+        estimate_depth(clip.images, clip.Ks, wild @ clip.w2c, config=quick(max_side=64, refine_poses=True))
