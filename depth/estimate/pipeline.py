@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,34 +10,37 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from depth.data.sequence import DepthSequence, nearest_pixels, resize_depth, target_size
+from depth.data.sequence import DepthSequence
 from depth.errors import DepthError
-from depth.estimate.blending import blend
-from depth.estimate.moving import stand_on_ground
+from depth.estimate.anchors import add_anchors, resize_maps
+from depth.estimate.blending import MOVING, blend
+from depth.estimate.clock import Clock
+from depth.estimate.layout import fit_layout
+from depth.estimate.moving import below_feet, stand_on_ground
 from depth.estimate.prior import Clip, DepthPrior, check_clip
 from depth.estimate.scale import scaled_to_metres
 from depth.estimate.student import Progress, at_size, network_size, predict_depth
+from depth.estimate.teacher import nearest_maps, sweep_teacher
 from depth.geometry import resize_intrinsics
 from depth.metric_scale import Instances
 from depth.metrics import resize_by_disparity
 from depth.networks import DepthNet
-from depth.sweep import SweepConfig, SweepResult, plane_sweep
 from depth.training.annotations import Labels
 from depth.training.build import known_depth, make_dataset, make_networks, network_config, resolve_pose
-from depth.training.collapse import CollapseError, collapse_reason
-from depth.training.config import DepthConfig, DepthTrainingConfig, LossWeights, SweepOptions
+from depth.training.collapse import CollapseError, collapse_reason, ramp_warning
+from depth.training.config import DepthConfig, DepthTrainingConfig, LossWeights
 from depth.training.memory import memory_sequence
 from depth.training.trainer import DepthTrainer
 from depth.weights import load_weights
 
 MIN_COVERAGE = 0.02
 """Share of the pixels that a teacher must know for a network to learn from it."""
-SWEEP_SHARE = 0.6
-"""Share of a time budget that the sweep may take."""
-SMALLEST_SIDE = 64
-"""A sweep that is too slow is not reduced below this many pixels."""
+LAYOUT_WEIGHT = 0.03
+"""Confidence of the fitted layout as a label, where the sweep knows nothing. Measured depth has some 0.3 to 1."""
+LAYOUT_NEAR, LAYOUT_FAR = 0.2, 2.0
+"""The layout stays within these factors of the smallest and largest measured depth."""
 STANDING = 0.2
-"""Confidence of moving things at the depth of what they stand on."""
+"""Largest confidence of moving things at the depth of what they stand on."""
 SELF_SUPERVISED_CONFIDENCE = 0.3
 """Confidence of depth that no other view has confirmed."""
 
@@ -74,7 +76,9 @@ def estimate_depth(
         valid: pixels that may be used at all; the others teach nothing and get confidence 0.
         road, objects: for metric scale from objects of known height on a road.
         distances: metres from each frame to the next (speed times time), for metric scale; the last is not used.
-        sparse: depth that is known otherwise (lidar, points of SfM), in the unit of the poses, 0 = unknown.
+        sparse: depth that is known otherwise (lidar, points of SfM), in the unit of the poses, 0 = unknown. Points that
+            contradict a sure sweep are left out, and so are points on ``moving`` pixels, where several views agree on
+            nothing real.
         weights: pretrained weights that the network starts from, see ``depth.weights``.
         config: settings; None is the default for one clip on a CPU.
         budget_s: wall-clock seconds to stay within: the sweep works on smaller images and the network learns for fewer
@@ -85,7 +89,8 @@ def estimate_depth(
         the prior at the size of the frames.
 
     Raises:
-        DepthError: bad input, or a camera that does not move.
+        DepthError: bad input, or sparse depth in another unit than the poses.
+        NoParallaxError: poses are given and the camera does not travel enough; see ``guess_layout``.
         CollapseError: the depth is flat or collapsed; the message says why.
     """
     config = config or DepthConfig()
@@ -95,33 +100,10 @@ def estimate_depth(
     teacher = config.teacher if config.teacher != "auto" else ("none" if clip.w2c is None else "sweep")
     if teacher == "sweep" and clip.w2c is None:
         raise DepthError("the plane sweep needs camera poses; give them, or set teacher to none.")
-    run = _Run(clip, config, torch.device(device), _Clock(budget_s), progress or _silent, weights)
+    run = _Run(clip, config, torch.device(device), Clock(budget_s), progress or _silent, weights)
     with torch.random.fork_rng():
         prior = run.with_teacher(sparse) if teacher == "sweep" else run.self_supervised(sparse)
     return scaled_to_metres(prior, clip)
-
-
-class _TooSlow(Exception):
-    """The sweep would not end within its share of the budget."""
-
-    def __init__(self, projected: float):
-        super().__init__()
-        self.projected = projected
-
-
-class _Clock:
-    """What is left of a time budget."""
-
-    def __init__(self, budget_s: float | None):
-        if budget_s is not None and not budget_s > 0:
-            raise DepthError(f"budget_s must be positive, got {budget_s}.")
-        self.budget_s, self.began = budget_s, time.monotonic()
-
-    def elapsed(self) -> float:
-        return time.monotonic() - self.began
-
-    def left(self) -> float | None:
-        return None if self.budget_s is None else max(self.budget_s - self.elapsed(), 0.0)
 
 
 @dataclass
@@ -129,41 +111,66 @@ class _Run:
     clip: Clip
     config: DepthConfig
     device: torch.device
-    clock: _Clock
+    clock: Clock
     progress: Progress
     weights: str | Path | None
 
     def with_teacher(self, sparse: Tensor | None) -> DepthPrior:
         """Sweep, network, blend."""
-        sweep, size = self._sweep()
-        teacher, confidence = sweep.depth.cpu(), sweep.confidence.cpu()
+        teacher = sweep_teacher(self.clip, self.config, self.device, self.clock, self.progress)
+        self.clip = replace(self.clip, w2c=teacher.w2c)
+        depth, confidence, log, size = teacher.depth, teacher.confidence, dict(teacher.log), teacher.depth.shape[1:]
         if sparse is not None:
-            known = resize_maps(sparse, size)
-            teacher, confidence = torch.where(known > 0, known, teacher), confidence.masked_fill(known > 0, 1.0)
-        moving = None if self.clip.moving is None else nearest_maps(self.clip.moving, size)
-        coverage = float((teacher > 0).float().mean())
+            known = sparse if self.clip.moving is None else sparse.masked_fill(self.clip.moving, 0.0)
+            depth, confidence, joined = add_anchors(depth, confidence, resize_maps(known, size))
+            log |= joined
+        coverage = float((depth > 0).float().mean())
         if coverage < MIN_COVERAGE:
             raise CollapseError(
                 f"the plane sweep finds depth that several views confirm on {100 * coverage:.1f} % of the pixels only: "
                 "the poses or K may be wrong, the scene without texture, or all of it moving."
             )
         swept_s = self.clock.elapsed()
-        net, steps = self._student(teacher, confidence)
+        layout, fitted = self._layout(depth, confidence)
+        log |= fitted
+        net, steps = self._student(*layout)
         network, _ = predict_depth(net, self._sequence(), size, self.device, self.progress)
-        depth, confidence = blend(teacher, confidence, network, moving)
-        if moving is not None and self.config.moving == "stand":
-            depth, standing = stand_on_ground(depth, moving)
-            confidence = confidence.masked_fill(standing, STANDING)
-        self._check(depth, None)
-        log = {
-            "method": "plane sweep and network",
+        log |= {
             "teacher_coverage": coverage,
             "network_steps": steps,
             "sweep_seconds": swept_s,
-            "sweep_range": [r if math.isfinite(r) else None for r in sweep.range],
+            "sweep_range": [r if math.isfinite(r) else None for r in teacher.range],
             "size": list(size),
         }
-        return replace(self._prior(depth, confidence, "scene", log), teacher=teacher, network=network)
+        return replace(self._blended(depth, confidence, network, log), teacher=depth, network=network)
+
+    def _layout(self, depth: Tensor, confidence: Tensor) -> tuple[tuple[Tensor, Tensor], dict]:
+        """What the network learns from: the sweep and, faintly, a fitted layout of ground and wall where it is blind.
+
+        Where nothing supervises it a network may say anything, such as a road that is farther than the houses on it.
+        """
+        (height, width), (H, W) = depth.shape[1:], self.clip.size
+        K = resize_intrinsics(self.clip.K, width / W, height / H)
+        layout, log = fit_layout(depth, confidence, K, self.clip.w2c)
+        measured = depth[depth > 0]
+        layout = layout.clamp(LAYOUT_NEAR * float(measured.min()), LAYOUT_FAR * float(measured.max()))
+        blind = depth <= 0
+        if self.clip.ignored is not None:
+            blind &= ~nearest_maps(self.clip.ignored, (height, width))
+        labels = torch.where(blind, layout.to(depth), depth), torch.where(blind, LAYOUT_WEIGHT, confidence)
+        return labels, log
+
+    def _blended(self, teacher: Tensor, confidence: Tensor, network: Tensor, log: dict) -> DepthPrior:
+        """Sweep and network in one map, with moving things on the ground."""
+        moving = None if self.clip.moving is None else nearest_maps(self.clip.moving, tuple(teacher.shape[1:]))
+        depth, confidence = blend(teacher, confidence, network, moving)
+        if moving is not None and self.config.moving == "stand":
+            depth, standing = stand_on_ground(depth, moving)
+            # what stands is known as well as the ground below it, and no better
+            ground = below_feet(confidence, moving).clamp(MOVING, STANDING)
+            confidence = torch.where(standing, ground, confidence)
+        self._check(depth, None)
+        return self._prior(depth, confidence, "scene", {"method": "plane sweep and network", **log})
 
     def self_supervised(self, sparse: Tensor | None) -> DepthPrior:
         """Training on the views alone, with poses given or learned."""
@@ -191,39 +198,6 @@ class _Run:
         clip = self.clip
         size = network_size(clip.size, self.config.student_side)
         return memory_sequence(clip.frames, clip.K, clip.w2c, clip.ignored, size=size)
-
-    def _sweep(self) -> tuple[SweepResult, tuple[int, int]]:
-        """The teacher, at a size that the budget allows, and that size."""
-        side = min(self.config.max_side, max(self.clip.size))
-        while True:
-            size = target_size(self.clip.size, max_side=side)
-            try:
-                return self._sweep_at(size), size
-            except _TooSlow as slow:
-                allowed = SWEEP_SHARE * (self.clock.left() or 0.0)
-                side = min(int(side * math.sqrt(max(allowed / slow.projected, 0.01))), side - 1)
-                if side < SMALLEST_SIDE:
-                    raise DepthError(
-                        f"a budget of {self.clock.budget_s:g} s is too short for a sweep of {len(self.clip.K)} frames; "
-                        "give more time or fewer frames."
-                    ) from None
-
-    def _sweep_at(self, size: tuple[int, int]) -> SweepResult:
-        clip, (H, W) = self.clip, self.clip.size
-        images = memory_sequence(clip.frames, clip.K, size=size).images().to(self.device)
-        K = resize_intrinsics(clip.K, size[1] / W, size[0] / H)
-        ignored = None if clip.ignored is None else nearest_maps(clip.ignored, size)
-        began = time.monotonic()
-
-        def watch(done: int, total: int) -> None:
-            self.progress("sweep", done / total)
-            left = self.clock.left()
-            if left is not None and done == 2:
-                projected = (time.monotonic() - began) / done * total
-                if projected > SWEEP_SHARE * left and max(size) > SMALLEST_SIDE:
-                    raise _TooSlow(projected)
-
-        return plane_sweep(images, K, clip.w2c, sweep_config(self.config.sweep), ignored, watch)
 
     def _student(self, teacher: Tensor, confidence: Tensor) -> tuple[DepthNet, int]:
         """A network that has learned from the teacher, and how many steps it took."""
@@ -276,35 +250,15 @@ class _Run:
 
     def _prior(self, depth: Tensor, confidence: Tensor, units: str, log: dict) -> DepthPrior:
         """At the size of the frames."""
+        warning = ramp_warning(depth, self.clip.frames, self.config.student.collapse)
+        if warning is not None:
+            log["warnings"] = [*log.get("warnings", []), warning]
         size = self.clip.size
         resized = torch.nn.functional.interpolate(confidence[:, None], size, mode="bilinear")[:, 0].clamp(0, 1)
         if self.clip.valid is not None:
             resized = resized.masked_fill(~self.clip.valid, 0.0)
         log["seconds"] = self.clock.elapsed()
         return DepthPrior(resize_by_disparity(depth, *size), resized, self.clip.K, self.clip.w2c, units, log)
-
-
-def sweep_config(options: SweepOptions) -> SweepConfig:
-    """The sweep's own configuration."""
-    near, far = options.depth_range or (None, None)
-    return SweepConfig(
-        num_planes=options.num_planes,
-        near=near,
-        far=far,
-        cost=options.cost,
-        num_sources=options.num_sources,
-        min_views=options.min_views,
-    )
-
-
-def resize_maps(depth: Float[Tensor, "t h w"], size: tuple[int, int]) -> Float[Tensor, "t h2 w2"]:
-    """Depth with unknown (0) pixels at another size, by ``resize_depth``."""
-    return torch.stack([torch.from_numpy(resize_depth(z.cpu().numpy(), size)) for z in depth.float()])
-
-
-def nearest_maps(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """(T,H,W) masks or weights at another size: each pixel takes the value under its centre."""
-    return torch.stack([torch.from_numpy(nearest_pixels(m.cpu().numpy(), size)) for m in maps])
 
 
 def _silent(stage: str, share: float) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -33,16 +34,26 @@ class ColmapImage:
     size: tuple[int, int]
     """(height, width)"""
     distorted: bool
+    xy: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))
+    """(M,2) pixels where it sees triangulated points."""
+    point_ids: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    """(M,) their numbers."""
 
 
-def find_model(root: Path) -> Path | None:
-    """The folder of the model: sparse/0, sparse, colmap/sparse/0, ... or the root itself; the largest if several."""
+def find_models(root: Path) -> list[Path]:
+    """Folders that hold a model: the root itself, sparse, sparse/0, sparse/1, ..., the same in colmap/."""
     candidates = [root]
     for base in (root / "sparse", root / "colmap" / "sparse", root / "colmap"):
         if base.is_dir():
             candidates += [base, *sorted(p for p in base.iterdir() if p.is_dir())]
-    sizes = {c: (c / f"images.{kind}").stat().st_size for c in candidates for kind in ("txt", "bin")
-             if (c / f"images.{kind}").is_file()}  # fmt: skip
+    found = (c for c in candidates if any((c / f"images.{kind}").is_file() for kind in ("txt", "bin")))
+    return list(dict.fromkeys(found))
+
+
+def find_model(root: Path) -> Path | None:
+    """The largest model of ``find_models``, by the size of its list of images; None if there is none."""
+    lists = {m: [m / f"images.{kind}" for kind in ("txt", "bin")] for m in find_models(root)}
+    sizes = {m: max(p.stat().st_size for p in paths if p.is_file()) for m, paths in lists.items()}
     return max(sizes, key=sizes.__getitem__) if sizes else None
 
 
@@ -53,7 +64,7 @@ def read_model(folder: Path, problems: Problems) -> dict[str, ColmapImage]:
     cameras = attempt(folder / f"cameras.{kind}", problems, readers[0], "COLMAP's list of cameras")
     images = attempt(folder / f"images.{kind}", problems, readers[1], "COLMAP's list of images")
     found: dict[str, ColmapImage] = {}
-    for name, quat_wxyz, translation, camera_id in images or []:
+    for name, quat_wxyz, translation, camera_id, xy, point_ids in images or []:
         if cameras is None or camera_id not in cameras:
             problems.add(folder / f"images.{kind}", f"{name} refers to camera {camera_id}, which is not listed.")
             continue
@@ -65,8 +76,18 @@ def read_model(folder: Path, problems: Problems) -> dict[str, ColmapImage]:
         w2c = np.eye(4)
         w2c[:3, :3], w2c[:3, 3] = rotation_from_wxyz(np.array(quat_wxyz)), translation
         distortion = p[3:] if model in ONE_FOCAL else p[4:]
-        found[name] = ColmapImage(w2c, intrinsics(fx, fy, cx, cy), (height, width), bool(np.any(distortion)))
+        K, seen = intrinsics(fx, fy, cx, cy), point_ids >= 0
+        distorted = bool(np.any(distortion))
+        found[name] = ColmapImage(w2c, K, (height, width), distorted, xy[seen], point_ids[seen])
     return found
+
+
+def read_points(folder: Path, problems: Problems) -> tuple[np.ndarray, np.ndarray] | None:
+    """Numbers (P,) and positions (P,3) of a model's triangulated points; None if it has no readable list of them."""
+    for kind, reader in (("bin", _points_binary), ("txt", _points_text)):
+        if (folder / f"points3D.{kind}").is_file():
+            return attempt(folder / f"points3D.{kind}", problems, reader, "COLMAP's list of points")
+    return None
 
 
 def rotation_from_wxyz(quat: np.ndarray) -> np.ndarray:
@@ -93,11 +114,12 @@ def _images_text(path: Path) -> list[tuple]:
     while lines and not lines[0].strip():
         lines.pop(0)
     images = []
-    for line in lines[::2]:  # every second line lists the image's points and may be empty
+    for line, seen in zip_longest(lines[::2], lines[1::2], fillvalue=""):  # seen: x, y, number of a point; or empty
         if line.strip():
+            points = np.array(seen.split(), np.float64).reshape(-1, 3)
             _, *numbers, camera, name = line.split(maxsplit=9)
             pose = [float(v) for v in numbers]
-            images.append((name.strip(), pose[:4], pose[4:], int(camera)))
+            images.append((name.strip(), pose[:4], pose[4:], int(camera), points[:, :2], points[:, 2].astype(np.int64)))
     return images
 
 
@@ -119,10 +141,28 @@ def _images_binary(path: Path) -> list[tuple]:
         at += 64
         end = data.index(b"\0", at)
         name = data[at:end].decode("utf-8")
-        (points,) = _unpack("<Q", data, end + 1)
-        at = end + 9 + 24 * points
-        images.append((name, pose[:4], pose[4:], camera))
+        (count,) = _unpack("<Q", data, end + 1)
+        points = np.frombuffer(data, [("xy", "<f8", 2), ("id", "<i8")], count, end + 9)
+        at = end + 9 + 24 * count
+        images.append((name, pose[:4], pose[4:], camera, points["xy"], points["id"]))
     return images
+
+
+def _points_text(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    rows = [line.split()[:4] for line in lines if line.strip() and not line.startswith("#")]
+    numbers = np.array(rows, np.float64).reshape(-1, 4)
+    return numbers[:, 0].astype(np.int64), numbers[:, 1:]
+
+
+def _points_binary(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    data, at, ids, points = path.read_bytes(), 8, [], []
+    for _ in range(_unpack("<Q", data, 0)[0]):
+        number, *xyz = _unpack("<q3d", data, at)  # then colour, error and track
+        ids.append(number)
+        points.append(xyz)
+        at += 51 + 8 * _unpack("<Q", data, at + 43)[0]
+    return np.array(ids, np.int64), np.array(points, np.float64).reshape(-1, 3)
 
 
 def _unpack(layout: str, data: bytes, at: int) -> tuple:

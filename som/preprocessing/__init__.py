@@ -1,0 +1,1 @@
+"""From a video to a data set folder: frames, flow, masks, cameras, tracks, depth."""

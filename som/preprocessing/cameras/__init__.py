@@ -1,0 +1,1 @@
+"""Cameras of a casual video, estimated from its optical flow."""

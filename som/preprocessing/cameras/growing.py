@@ -1,0 +1,171 @@
+"""Cameras from tracks alone: a chain of rotations, then bundle adjustment over a window that grows along the video.
+
+The focal length is held until all frames are in: freed earlier, it runs away while there is little parallax.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+from jaxtyping import Float
+
+from som.preprocessing.cameras.bundle_adjustment import (
+    FocalPrior,
+    Scene,
+    Solution,
+    adjust,
+    camera_coordinates,
+)
+from som.preprocessing.cameras.observations import Observations
+
+FIRST_WINDOW = 10
+"""Frames that are adjusted first, from rotations and points at one depth."""
+GROWTH = 5
+"""Frames that are added at a time."""
+WINDOW_ITERATIONS = 10
+MIN_COMMON = 8
+"""Points that two frames must share for the rotation between them to be estimated."""
+
+
+def build_scene(
+    seen: Observations,
+    num_frames: int,
+    center: Float[np.ndarray, "2"],
+    focal: float,
+    *,
+    scale: float,
+    progress: Callable[[float], None] | None = None,
+) -> Scene:
+    """Cameras and points at a held focal length, from nothing else.
+
+    Args:
+        seen: observations in pixels, sorted by point.
+        center: principal point (x, y).
+        focal: pixels.
+        scale: of the robust loss, pixels.
+        progress: called with the share of the frames that are in.
+
+    Returns:
+        cameras of all frames (those that nothing links to their predecessor are turned like it), and all points.
+    """
+    chain = chain_rotations(seen, num_frames, center, focal, scale)
+    R = chain.copy()
+    t = np.zeros((num_frames, 3))
+    X = np.zeros((seen.num_points, 4))
+    known = np.zeros(seen.num_points, bool)
+    end = min(FIRST_WINDOW, num_frames)
+    while True:
+        _place_new_points(seen, R, t, X, known, center, focal, end)
+        inside, points = seen.select((seen.frame < end) & known[seen.point])
+        scene = adjust(
+            Scene(R[:end], t[:end], X[points], focal), inside, center, scale=scale, iterations=WINDOW_ITERATIONS
+        ).scene
+        scene = normalized(scene, inside)
+        R[:end], t[:end], X[points] = scene.R, scene.t, scene.X
+        if progress is not None:
+            progress(end / num_frames)
+        if end == num_frames:
+            return Scene(R, t, X, focal)
+        new_end = min(end + GROWTH, num_frames)
+        R[end:new_end] = chain[end:new_end] @ chain[end - 1].T @ R[end - 1]
+        velocity = _velocity(R, t, end)
+        last = -R[end - 1].T @ t[end - 1]
+        for i in range(end, new_end):
+            t[i] = -R[i] @ (last + (i - end + 1) * velocity)
+        end = new_end
+
+
+def refine_scene(
+    scene: Scene,
+    seen: Observations,
+    center: Float[np.ndarray, "2"],
+    *,
+    scales: tuple[float, ...],
+    prior: FocalPrior | None,
+) -> Solution:
+    """Adjusts everything, the focal length too where it has a prior, and normalises the world's scale.
+
+    Args:
+        scales: of the robust loss in pixels, from tolerant to strict: a strict loss alone has too many local minima, a
+            tolerant one lets a tenth of poor tracks shift the focal length by several percent.
+    """
+    for scale in scales:
+        tolerance = 1e-4 if scale == scales[-1] else 1e-3
+        solution = adjust(scene, seen, center, scale=scale, prior=prior, iterations=40, tolerance=tolerance)
+        scene = normalized(solution.scene, seen)
+    return replace(solution, scene=scene)
+
+
+def normalized(scene: Scene, seen: Observations) -> Scene:
+    """The same scene, scaled so that the median depth of the observations is 1, most points in front of infinity."""
+    inverse_depth = scene.X[seen.point, 3] / np.maximum(camera_coordinates(scene, seen)[:, 2], 1e-12)
+    scale = np.median(inverse_depth)
+    if abs(scale) < 1e-12:
+        return scene
+    # (X[3], t) and (-X[3], -t) project alike; a negative median is mended by the same division.
+    X = scene.X / np.array([1, 1, 1, scale])
+    return replace(scene, t=scene.t * scale, X=X / np.linalg.norm(X, axis=1, keepdims=True))
+
+
+def chain_rotations(
+    seen: Observations, num_frames: int, center: Float[np.ndarray, "2"], focal: float, scale: float
+) -> Float[np.ndarray, "t 3 3"]:
+    """Orientation of every frame (the first: identity) as if the camera only turned."""
+    index = np.full((num_frames, seen.num_points), -1)
+    index[seen.frame, seen.point] = np.arange(len(seen.frame))
+    rays = np.concatenate([(seen.xy - center) / focal, np.ones((len(seen.xy), 1))], 1)
+    R = [np.eye(3)]
+    for a, b in itertools.pairwise(index):
+        common = (a >= 0) & (b >= 0)
+        turn = _rotation(rays[a[common]], rays[b[common]], scale / focal) if common.sum() >= MIN_COMMON else np.eye(3)
+        R.append(turn @ R[-1])
+    return np.stack(R)
+
+
+def _rotation(source: Float[np.ndarray, "n 3"], target: Float[np.ndarray, "n 3"], scale: float) -> np.ndarray:
+    """The rotation that turns rays to rays, by Wahba's problem with Cauchy weights; ``scale`` in radians."""
+    source, target = (rays / np.linalg.norm(rays, axis=1, keepdims=True) for rays in (source, target))
+    weight, R = np.ones(len(source)), np.eye(3)
+    for _ in range(10):
+        U, _, Vt = np.linalg.svd(np.einsum("n,ni,nj->ij", weight, target, source))
+        R = U @ np.diag([1, 1, np.sign(np.linalg.det(U @ Vt))]) @ Vt
+        error = np.linalg.norm(target - source @ R.T, axis=1)
+        weight = 1 / (1 + (error / max(scale, 1.5 * np.median(error))) ** 2)
+    return R
+
+
+def _place_new_points(
+    seen: Observations,
+    R: np.ndarray,
+    t: np.ndarray,
+    X: np.ndarray,
+    known: np.ndarray,
+    center: np.ndarray,
+    focal: float,
+    end: int,
+) -> None:
+    """Sets points queried before ``end`` on the ray of their query, at the median depth of what is known there."""
+    at_query = seen.frame == seen.query_frame[seen.point]
+    times_seen = np.bincount(seen.point[seen.frame < end], minlength=len(X))
+    for frame in np.unique(seen.query_frame[seen.query_frame < end]):
+        here = seen.frame == frame
+        new = here & at_query & ~known[seen.point] & (times_seen[seen.point] >= 3)
+        if not new.any():
+            continue
+        old = X[seen.point[here & known[seen.point]]]
+        depth_times_w = old[:, :3] @ R[frame, 2] + old[:, 3] * t[frame, 2]
+        w = np.median(old[:, 3] / np.maximum(depth_times_w, 1e-9)) if len(old) > MIN_COMMON else 1.0
+        rays = np.concatenate([(seen.xy[new] - center) / focal, np.ones((new.sum(), 1))], 1)
+        points = np.concatenate([(rays - w * t[frame]) @ R[frame], np.full((len(rays), 1), w)], 1)
+        X[seen.point[new]] = points / np.linalg.norm(points, axis=1, keepdims=True)
+        known[seen.point[new]] = True
+
+
+def _velocity(R: np.ndarray, t: np.ndarray, end: int) -> np.ndarray:
+    """Mean motion of the centre per frame over the last frames before ``end``."""
+    span = min(3, end - 1)
+    first, last = (-R[i].T @ t[i] for i in (end - 1 - span, end - 1))
+    return (last - first) / max(span, 1)

@@ -1,0 +1,1 @@
+"""Masks of what moves by itself, from optical flow, without learned weights."""

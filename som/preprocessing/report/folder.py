@@ -1,0 +1,176 @@
+"""Reads what lies in a data set folder for the report; whatever cannot be read becomes a sentence in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from flow.consistency import check_consistency
+from flow.errors import FlowError
+from flow.track_files import read_tracks
+from flow.tracks import PointTracks
+from flow.video_flow import flow_path, read_flow_file
+from som.data.checks import Problems
+from som.data.files import list_images, read_arrays, read_image, read_json, read_map, read_mask
+from som.data.native import OPENGL_FROM_OPENCV
+
+
+@dataclass
+class Shot:
+    """One frame and the files that belong to it."""
+
+    name: str
+    time: int
+    image: Path
+    foreground: Path | None = None
+    depth: Path | None = None
+    confidence: Path | None = None
+    w2c: np.ndarray | None = None
+    """(4,4)"""
+    K: np.ndarray | None = None
+    """(3,3)"""
+
+
+@dataclass
+class FlowField:
+    """The flow from one frame to a later one."""
+
+    source: int
+    target: int
+    flow: torch.Tensor
+    """(H,W,2) pixels of the field."""
+    consistent: torch.Tensor | None
+    """(H,W) bool; None where the flow back is not there."""
+
+
+@dataclass
+class Folder:
+    """A data set folder, finished or not."""
+
+    root: Path
+    problems: Problems = field(init=False)
+
+    def __post_init__(self):
+        self.problems = Problems(self.root)
+
+    def json(self, name: str) -> dict:
+        """The content of a JSON file; empty where there is none."""
+        path = self.root / name
+        content = read_json(path, self.problems) if path.is_file() else None
+        return content if isinstance(content, dict) else {}
+
+    @cached_property
+    def header(self) -> dict:
+        """transforms.json"""
+        return self.json("transforms.json")
+
+    @cached_property
+    def shots(self) -> list[Shot]:
+        """The training frames in the order of time; the files of images/ where there is no transforms.json yet."""
+        entries = self.header.get("frames")
+        if not isinstance(entries, list):
+            paths = list_images(self.root / "images")
+            return [self._bare_shot(path, t) for t, path in enumerate(paths)]
+        chosen = [e for e in entries if isinstance(e, dict) and e.get("split", "train") == "train"]
+        shots = [shot for t, entry in enumerate(chosen) if (shot := self._shot(entry, t)) is not None]
+        return sorted(shots, key=lambda shot: shot.time)
+
+    def image(self, shot: Shot) -> np.ndarray | None:
+        """(H,W,3) uint8 RGB."""
+        image = read_image(shot.image, self.problems)
+        return None if image is None else np.ascontiguousarray(image[..., :3])
+
+    def mask(self, shot: Shot) -> np.ndarray | None:
+        """(H,W) bool, True where something moves."""
+        return None if shot.foreground is None else read_mask(shot.foreground, self.problems, threshold=127)
+
+    def depth(self, shot: Shot) -> np.ndarray | None:
+        """(H,W) float32, 0 unknown."""
+        unit = self.header.get("depth_unit_scale_factor", 1e-3)
+        return None if shot.depth is None else read_map(shot.depth, self.problems, unit, "this depth map")
+
+    def confidence(self, shot: Shot) -> np.ndarray | None:
+        """(H,W) float32 in [0, 1]."""
+        if shot.confidence is None:
+            return None
+        return read_map(shot.confidence, self.problems, 1 / 255, "this confidence map")
+
+    @cached_property
+    def tracks(self) -> PointTracks | None:
+        path = self.root / "tracks.npz"
+        if not path.is_file():
+            return None
+        try:
+            return read_tracks(path)
+        except FlowError as error:
+            self.problems.found.append(str(error))
+            return None
+
+    @cached_property
+    def cameras(self) -> dict[str, np.ndarray]:
+        """The arrays of cameras.npz: w2c, K, registered, points; empty where there is no such file."""
+        path = self.root / "cameras.npz"
+        names = ("w2c", "K", "registered")
+        return (read_arrays(path, self.problems, names, "the cameras") or {}) if path.is_file() else {}
+
+    @cached_property
+    def points(self) -> np.ndarray | None:
+        """(P,3) triangulated points, None where there are none."""
+        points = self.cameras.get("points", np.zeros((0, 3)))
+        points = points[np.isfinite(points).all(1)] if points.ndim == 2 else points[:0]
+        return points if len(points) else None
+
+    def flow_fields(self, count: int, stride: int = 1) -> list[FlowField]:
+        """Evenly spread fields over a distance in time; fewer, or none, where they are not there."""
+        folder = self.root / "flow"
+        last = max((round(shot.time) for shot in self.shots), default=0)
+        pairs = [(t, t + stride) for t in range(last + 1) if flow_path(folder, t, t + stride).is_file()]
+        chosen = [pairs[i] for i in spread(len(pairs), count)]
+        try:
+            return [self._flow_field(folder, *pair) for pair in chosen]
+        except FlowError as error:
+            self.problems.found.append(str(error))
+            return []
+
+    def _flow_field(self, folder: Path, source: int, target: int) -> FlowField:
+        flow, consistent = read_flow_file(flow_path(folder, source, target))
+        back = flow_path(folder, target, source)
+        if consistent is None and back.is_file():
+            consistent = check_consistency(flow, read_flow_file(back)[0])[0].consistent
+        return FlowField(source, target, flow, consistent)
+
+    def _bare_shot(self, path: Path, time: int) -> Shot:
+        mask = self.root / "foreground" / f"{path.stem}.png"
+        shot = Shot(path.stem, time, path, mask if mask.is_file() else None)
+        w2c, K, registered = (self.cameras.get(name) for name in ("w2c", "K", "registered"))
+        if w2c is not None and time < len(w2c) and registered[time]:
+            shot.w2c, shot.K = w2c[time], K if K.ndim == 2 else K[time]
+        return shot
+
+    def _shot(self, entry: dict, order: int) -> Shot | None:
+        if not isinstance(entry.get("file_path"), str):
+            return None
+        path = self.root / entry["file_path"]
+        keys = {"foreground": "foreground_path", "depth": "depth_file_path", "confidence": "depth_confidence_path"}
+        files = {kind: self.root / entry[key] for kind, key in keys.items() if isinstance(entry.get(key), str)}
+        time = entry.get("time", order)
+        shot = Shot(path.stem, time if isinstance(time, (int, float)) else order, path, **files)
+        merged = {**self.header, **entry}
+        try:
+            c2w = np.array(merged["transform_matrix"], np.float64).reshape(4, 4) @ OPENGL_FROM_OPENCV
+            shot.w2c = np.linalg.inv(c2w)
+            fx = float(merged["fl_x"])
+            cx, cy = (float(merged.get(c, merged[s] / 2)) for c, s in (("cx", "w"), ("cy", "h")))
+            shot.K = np.array([[fx, 0, cx], [0, float(merged.get("fl_y", fx)), cy], [0, 0, 1]])
+        except (KeyError, TypeError, ValueError, np.linalg.LinAlgError):
+            shot.w2c = shot.K = None  # the check reports it in words
+        return shot
+
+
+def spread(total: int, count: int) -> list[int]:
+    """Up to ``count`` indices below ``total``, evenly spread, the first and the last among them."""
+    return sorted({round(i) for i in np.linspace(0, total - 1, min(count, total))}) if total else []

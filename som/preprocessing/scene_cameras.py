@@ -1,0 +1,103 @@
+"""The cameras of a data set folder while it is being made, whoever found them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from flow.storage import read_npz, write_npz
+from som.preprocessing.cameras.result import CameraEstimate
+from som.preprocessing.importing.cameras import ImportedCameras
+
+ARRAYS = ("w2c", "K", "registered", "points", "sparse_frame", "sparse_xy", "sparse_depth")
+
+
+@dataclass
+class SceneCameras:
+    """Cameras of T frames, and the depth of the points that they were found from."""
+
+    w2c: Float[np.ndarray, "t 4 4"]
+    """World to camera, OpenCV axes, float64."""
+    K: Float[np.ndarray, "t 3 3"]
+    """Pixels of the images, centres at +0.5, float64."""
+    registered: Bool[np.ndarray, "t"]
+    """Frames whose camera was found; the others have a guess and are not used."""
+    static: bool
+    """The camera stands still."""
+    world_scale: Literal["metric", "arbitrary"]
+    method: str
+    points: Float[np.ndarray, "p 3"]
+    """Triangulated static points, in the world; may be none."""
+    sparse_frame: Int[np.ndarray, "m"]
+    sparse_xy: Float[np.ndarray, "m 2"]
+    """Pixels of the images."""
+    sparse_depth: Float[np.ndarray, "m"]
+    """z of the points in the frames that see them."""
+
+    @staticmethod
+    def from_estimate(estimate: CameraEstimate) -> SceneCameras:
+        """Cameras found by the program itself."""
+        depth = estimate.sparse_depth()
+        frame, row, column = np.nonzero(depth)
+        return SceneCameras(
+            w2c=estimate.w2c,
+            K=np.broadcast_to(estimate.K, (estimate.num_frames, 3, 3)).copy(),
+            registered=estimate.registered,
+            static=estimate.static,
+            world_scale="arbitrary",
+            method=estimate.method,
+            points=estimate.points,
+            sparse_frame=frame,
+            sparse_xy=np.stack([column, row], 1) + 0.5,
+            sparse_depth=depth[frame, row, column],
+        )
+
+    @staticmethod
+    def from_import(given: ImportedCameras) -> SceneCameras:
+        """Cameras of another program."""
+        seen = given.observations
+        return SceneCameras(
+            w2c=given.w2c,
+            K=given.K,
+            registered=given.registered,
+            static=bool(np.abs(given.w2c - given.w2c[:1]).max() < 1e-9),
+            world_scale=given.world_scale,
+            method=f"given by {given.source.get('program', 'another program')}",
+            points=np.zeros((0, 3)) if given.points is None else given.points,
+            sparse_frame=np.zeros(0, np.int64) if seen is None else seen.frame,
+            sparse_xy=np.zeros((0, 2)) if seen is None else seen.xy,
+            sparse_depth=np.zeros(0, np.float32) if seen is None else seen.depth.astype(np.float32),
+        )
+
+    def sparse_maps(self, image_size: tuple[int, int], size: tuple[int, int]) -> Float[np.ndarray, "t h w"]:
+        """float32 z of the points at the pixels of images resized from ``image_size`` to ``size``, 0 elsewhere; the
+        nearest point where several fall into one pixel."""
+        maps = np.zeros((len(self.w2c), *size), np.float32)
+        xy = self.sparse_xy * [size[1] / image_size[1], size[0] / image_size[0]]
+        column, row = np.minimum(np.floor(xy).astype(int), np.array(size[::-1]) - 1).T
+        order = np.argsort(-self.sparse_depth, kind="stable")
+        maps[self.sparse_frame[order], row[order], column[order]] = self.sparse_depth[order]
+        return maps
+
+    def scaled(self, factor: float, world_scale: Literal["metric", "arbitrary"]) -> SceneCameras:
+        """The same cameras in a world whose lengths are ``factor`` times as large."""
+        w2c = self.w2c.copy()
+        w2c[:, :3, 3] *= factor
+        lengths = {"points": self.points * factor, "sparse_depth": self.sparse_depth * factor}
+        return replace(self, w2c=w2c, world_scale=world_scale, **lengths)
+
+    def save(self, path: Path) -> None:
+        """Writes one .npz in one rename."""
+        text = {"static": self.static, "world_scale": self.world_scale, "method": self.method}
+        write_npz(path, {name: getattr(self, name) for name in ARRAYS} | {"json": np.array(json.dumps(text))})
+
+    @staticmethod
+    def load(path: Path) -> SceneCameras:
+        """What ``save`` wrote. Raises OSError, ValueError or LookupError for anything else."""
+        arrays = read_npz(path)
+        return SceneCameras(**{name: arrays[name] for name in ARRAYS}, **json.loads(str(arrays["json"])))

@@ -1,0 +1,210 @@
+"""run_preprocess.py from a folder of images to a data set folder, whole and in pieces."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from som.data.native import read_native
+from som.errors import UserError
+from som.preprocessing import pipeline
+from som.preprocessing.config import (
+    STAGES,
+    CameraStage,
+    DepthStage,
+    FlowStage,
+    MaskStage,
+    PreprocessRun,
+    TrackStage,
+    check_run,
+)
+from som.preprocessing.pipeline import NEEDS, preprocess
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def options(clip: Path, output: Path, **changes) -> PreprocessRun:
+    """Everything small and quick; cameras from the given file where ``changes`` name one."""
+    quick = PreprocessRun(
+        source=clip,
+        output=output,
+        flow=FlowStage(strides=(1, 2, 4)),
+        tracks=TrackStage(num_tracks=300),
+        depth=DepthStage(method="layout"),
+    )
+    return replace(quick, **changes)
+
+
+@pytest.fixture(scope="module")
+def true_cameras(clip_truth, tmp_path_factory) -> Path:
+    """transforms.json of the true cameras, named as the frames of the clip are."""
+    from som.data.native import write_native
+
+    folder = tmp_path_factory.mktemp("cameras")
+    names = [f"{i:05d}" for i in range(len(clip_truth.train))]
+    bare = replace(clip_truth.train, names=names, depths=None, foreground=None)
+    write_native(replace(clip_truth, train=bare, val=None, tracks=None, ground_truth_tracks=None), folder)
+    return folder / "transforms.json"
+
+
+@pytest.fixture(scope="module")
+def made(clip, true_cameras, tmp_path_factory) -> Path:
+    """A data set folder made with true cameras, masks from motion and a guessed layout."""
+    output = tmp_path_factory.mktemp("made") / "data"
+    assert preprocess(options(clip, output, cameras=CameraStage(given=true_cameras))) == 0
+    return output
+
+
+def stages_of(folder: Path) -> dict[str, dict]:
+    return {stage["name"]: stage for stage in json.loads((folder / "preprocessing.json").read_text())["stages"]}
+
+
+def test_every_stage_needs_only_earlier_ones():
+    assert tuple(NEEDS) == STAGES == tuple(pipeline.STAGE_FUNCTIONS)
+    assert all(STAGES.index(need) < STAGES.index(name) for name, needs in NEEDS.items() for need in needs)
+
+
+def test_images_become_a_data_set(made, clip_truth):
+    dataset = read_native(made)
+    truth = clip_truth.train
+    assert dataset.num_times == len(dataset.train) == len(truth)
+    assert (dataset.train.images == truth.images).all()
+    assert dataset.train.Ks.numpy() == pytest.approx(truth.Ks.numpy(), abs=1e-3)
+    assert dataset.tracks is not None and len(dataset.tracks.query_times) > 100
+    assert dataset.flow is not None and dataset.flow.strides() == (1, 2, 4)
+    assert (dataset.train.depths > 0).all() and dataset.train.depth_confidence.max() <= 0.2 + 1e-3
+    found = dataset.train.foreground
+    assert (found & truth.foreground).sum() > 0.8 * truth.foreground.sum() and found.float().mean() < 0.4
+    assert (made / "report.html").stat().st_size > 10_000
+    assert {name: stage["state"] for name, stage in stages_of(made).items()} == dict.fromkeys(STAGES, "done") | {
+        "cameras": "given"
+    }
+
+
+def test_a_second_call_does_nothing_again(made, clip, true_cameras):
+    before = {p: p.stat().st_mtime_ns for p in made.rglob("*") if p.is_file()}
+    assert preprocess(options(clip, made, cameras=CameraStage(given=true_cameras))) == 0
+    assert {p: p.stat().st_mtime_ns for p in made.rglob("*") if p.is_file()} == before
+
+
+def test_an_interruption_costs_only_its_stage(made, clip, true_cameras, tmp_path, monkeypatch):
+    """Stopped in every stage in turn, the result is that of one call."""
+    run = options(clip, tmp_path / "data", cameras=CameraStage(given=true_cameras))
+    calls = []
+    for name, function in list(pipeline.STAGE_FUNCTIONS.items()):
+
+        def stop_once(work, progress, name=name, function=function):
+            calls.append(name)
+            if calls.count(name) == 1:
+                raise KeyboardInterrupt
+            return function(work, progress)
+
+        monkeypatch.setitem(pipeline.STAGE_FUNCTIONS, name, stop_once)
+    for _ in STAGES:
+        assert preprocess(run) == 130
+    assert preprocess(run) == 0
+    assert [calls.count(name) for name in STAGES] == [2] * len(STAGES)
+    one, other = read_native(tmp_path / "data"), read_native(made)
+    for part in ("images", "foreground", "depths", "w2cs"):
+        assert (getattr(one.train, part) == getattr(other.train, part)).all(), part
+    assert (one.tracks.xy == other.tracks.xy).all()
+
+
+def test_changed_options_redo_what_depends_on_them(made, clip, true_cameras, tmp_path):
+    import shutil
+
+    folder = tmp_path / "data"
+    shutil.copytree(made, folder)
+    before = stages_of(folder)
+    run = options(clip, folder, cameras=CameraStage(given=true_cameras), tracks=TrackStage(num_tracks=100))
+    assert preprocess(run) == 0
+    after = stages_of(folder)
+    kept = [name for name in STAGES if before[name]["fingerprint"] == after[name]["fingerprint"]]
+    assert kept == ["frames", "flow", "motion", "cameras", "masks"]
+    assert len(read_native(folder).tracks.query_times) <= 100
+
+
+def test_skipped_stages_leave_nothing_of_earlier_runs(made, clip, true_cameras, tmp_path):
+    import shutil
+
+    folder = tmp_path / "data"
+    shutil.copytree(made, folder)
+    run = options(clip, folder, cameras=CameraStage(given=true_cameras), skip=("masks", "tracks", "depth"))
+    assert preprocess(run) == 0
+    dataset = read_native(folder)
+    assert dataset.train.foreground is None and dataset.tracks is None and dataset.train.depths is None
+
+
+def test_given_metric_depth_makes_the_scene_metric(clip_truth, clip, tmp_path):
+    """Cameras from the flow have an arbitrary unit; true depth in metres gives them theirs."""
+    depth = tmp_path / "depth"
+    depth.mkdir()
+    for i, z in enumerate(clip_truth.train.depths.numpy()):
+        np.save(depth / f"{i:05d}.npy", z)
+    focal = float(clip_truth.train.Ks[0, 0, 0])
+    run = options(
+        clip,
+        tmp_path / "data",
+        cameras=CameraStage(focal=focal),
+        depth=DepthStage(given=depth, given_kind="metric", given_values="depth"),
+    )
+    assert preprocess(run) == 0
+    dataset = read_native(tmp_path / "data")
+    assert dataset.world_scale == "metric" and dataset.depth_kind == "metric"
+    centers, true = (np.linalg.inv(d.train.w2cs.double().numpy())[:, :3, 3] for d in (dataset, clip_truth))
+    path, true_path = (np.linalg.norm(c[-1] - c[0]) for c in (centers, true))
+    assert path == pytest.approx(true_path, rel=0.1)
+    assert (dataset.train.depths.numpy() == clip_truth.train.depths.numpy()).all()
+
+
+def test_a_failing_stage_says_why_and_leaves_a_report(clip, tmp_path):
+    bad = tmp_path / "cameras.txt"
+    bad.write_text("no trajectory\n")
+    run = options(clip, tmp_path / "data", cameras=CameraStage(given=bad, given_kind="tum"))
+    with pytest.raises(UserError, match=r"cameras\.txt"):
+        preprocess(run)
+    assert stages_of(tmp_path / "data")["cameras"]["state"] == "failed"
+    assert (tmp_path / "data" / "report.html").is_file()
+
+
+def test_stopping_after_a_stage(clip, tmp_path):
+    assert preprocess(options(clip, tmp_path / "data", stop_after="flow")) == 0
+    assert list(stages_of(tmp_path / "data")) == ["frames", "flow"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"flow": FlowStage(strides=(2,))}, "--flow.strides"),
+        ({"depth": DepthStage(max_side=10)}, "--depth.max-side"),
+        ({"tracks": TrackStage(foreground_share=2)}, "--tracks.foreground-share"),
+        ({"masks": MaskStage(given=Path("nowhere"))}, "--masks.given nowhere"),
+        ({"flow": FlowStage(weights=Path("nowhere.pth"))}, "--flow.weights"),
+        ({"depth": DepthStage(given=Path("/")), "skip": ("depth",)}, "contradict"),
+    ],
+)
+def test_options_that_cannot_work(tmp_path, changes, words):
+    with pytest.raises(UserError, match=words):
+        check_run(options(tmp_path, tmp_path, **changes))
+
+
+def command(*arguments: object) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "run_preprocess.py", *map(str, arguments)], cwd=ROOT, capture_output=True, text=True
+    )
+
+
+def test_command_checks_a_folder(made, tmp_path):
+    good = command("check", made)
+    assert good.returncode == 0 and "can be used" in good.stdout
+    bad = command("check", tmp_path)
+    assert bad.returncode == 1 and "1 problem" in bad.stdout
+
+
+def test_command_refuses_what_is_no_video(tmp_path):
+    done = command(tmp_path / "clip.mp4", "--output", tmp_path / "data")
+    assert done.returncode == 2 and done.stderr.count("\n") <= 3 and "clip.mp4" in done.stderr
