@@ -9,9 +9,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from depth.errors import DepthError
-from depth.estimate.blending import MOVING
+from depth.estimate.blending import MOVING, gaussian_blur
 from depth.estimate.moving import stand_on_ground
-from depth.estimate.prior import DepthPrior, check_clip
+from depth.estimate.prior import Clip, DepthPrior, check_clip
 from depth.geometry import pixel_centers, unproject
 
 PITCH = 5.0
@@ -25,6 +25,13 @@ STRANGENESS = 0.01
 """Relative error of depth that has to be gained for each step of ``PITCHES`` or ``WALLS`` away from the usual."""
 FIT_SIDE = 96
 """Layouts are compared with depth at so many points along the longer side."""
+ENOUGH_POINTS = 50
+POINT_REACH = 0.04
+"""How far, as a share of the longer image side, a triangulated point bends the layout around it."""
+LONE_SHARE = 5.0
+"""A point by itself bends the layout by 1 / (1 + this) of its deviation: with so little parallax points are noisy."""
+MAX_RATIO = 1.0
+"""Largest deviation in log depth that is believed of a point."""
 STATIC_CONFIDENCE = 0.1
 """Of the ground and the wall: nothing was measured."""
 STANDING_CONFIDENCE = 0.2
@@ -38,6 +45,7 @@ def guess_layout(
     *,
     w2c: Float[Tensor, "t 4 4"] | None = None,
     valid: Bool[Tensor, "t h w"] | None = None,
+    sparse: Float[Tensor, "t h w"] | None = None,
     pitch: float = PITCH,
     wall: float = WALL,
 ) -> DepthPrior:
@@ -60,12 +68,16 @@ def guess_layout(
         w2c: world to camera, of which the rotations are used; None takes the camera to stand still. Over the clip the
             camera is taken not to roll and to look down by ``pitch`` on average.
         valid: pixels that may be used; the others get confidence 0.
+        sparse: z-depth of points that were triangulated with ``w2c``, 0 = unknown. Where a camera travels a little,
+            they are noisy but fit its poses; the layout is then fitted to them (``fit_layout``) and bent towards them
+            nearby, and the poses stay as they are. Fewer than ``ENOUGH_POINTS`` make no difference.
         pitch: degrees by which the camera looks down, in (-90, 90).
         wall: distance of the wall in heights of the camera above the ground, > 0.
 
     Returns:
-        the prior: ``units`` relative (1 is the camera's height), confidence at most 0.2, ``w2c`` with all cameras in
-        one place, ``scale_log["method"]`` "layout guess".
+        the prior: confidence at most 0.2, ``scale_log["method"]`` "layout guess". Fitted to ``sparse``, ``units`` are
+        scene and ``w2c`` are those given; else ``units`` are relative (1 is the camera's height) and all cameras of
+        ``w2c`` are in one place.
 
     Raises:
         DepthError: bad input.
@@ -74,9 +86,41 @@ def guess_layout(
     if not -90 < pitch < 90 or not wall > 0:
         raise DepthError(f"a guessed layout needs a pitch in (-90, 90) degrees and a wall > 0, got {pitch}, {wall}.")
     T, (H, W) = len(clip.K), clip.size
+    if sparse is not None and clip.w2c is not None and int((sparse > 0).sum()) >= ENOUGH_POINTS:
+        return _layout_of_points(clip, sparse)
     rotations = torch.eye(3).expand(T, 3, 3) if clip.w2c is None else clip.w2c[:, :3, :3]
     # one row more than the image: what its lower border cuts off stands just below
     depth = _room(clip.K, _down(rotations, math.radians(pitch)), H + 1, W, wall)
+    depth, confidence = _with_moving(depth, clip)
+    log = {"method": "layout guess", "pitch": pitch, "wall": wall, "factor": 1.0}
+    poses = torch.eye(4).repeat(T, 1, 1)
+    poses[:, :3, :3] = rotations
+    return DepthPrior(depth, confidence, clip.K, poses, "relative", log)
+
+
+def _layout_of_points(clip: Clip, sparse: Float[Tensor, "t h w"]) -> DepthPrior:
+    """The layout that fits triangulated points, under the poses that they were found with."""
+    known = sparse if clip.ignored is None else sparse.masked_fill(clip.ignored, 0.0)
+    layout, log = fit_layout(known, (known > 0).float(), clip.K, clip.w2c)
+    depth = _drawn_to_points(layout, known)
+    depth, confidence = _with_moving(torch.cat([depth, depth[:, -1:]], dim=1), clip)
+    log = {"method": "layout guess, fitted to points", **log, "factor": 1.0}
+    return DepthPrior(depth, confidence, clip.K, clip.w2c, "scene", log)
+
+
+def _drawn_to_points(layout: Float[Tensor, "t h w"], points: Float[Tensor, "t h w"]) -> Float[Tensor, "t h w"]:
+    """The layout times the local mean ratio of points and layout, by a normalised convolution that fades to 1."""
+    known = points > 0
+    ratio = torch.where(known, points.clamp(min=1e-9).log() - layout.log(), 0.0).clamp(-MAX_RATIO, MAX_RATIO)
+    sigma = POINT_REACH * max(points.shape[1:])
+    lone = 1 / (2 * math.pi * sigma**2)  # the weight of a single point where it lies
+    correction = gaussian_blur(ratio, sigma) / (gaussian_blur(known.float(), sigma) + LONE_SHARE * lone)
+    return layout * correction.exp()
+
+
+def _with_moving(depth: Float[Tensor, "t h1 w"], clip: Clip) -> tuple[Float[Tensor, "t h w"], Float[Tensor, "t h w"]]:
+    """Depth with moving things on the ground, and its confidence; ``depth`` has one row more below the image."""
+    T, (H, W) = len(clip.K), clip.size
     confidence = torch.full((T, H, W), STATIC_CONFIDENCE)
     if clip.moving is not None:
         below = torch.zeros(T, 1, W, dtype=torch.bool)
@@ -84,10 +128,7 @@ def guess_layout(
         confidence = confidence.masked_fill(clip.moving, MOVING).masked_fill(standing[:, :H], STANDING_CONFIDENCE)
     if clip.valid is not None:
         confidence = confidence.masked_fill(~clip.valid, 0.0)
-    log = {"method": "layout guess", "pitch": pitch, "wall": wall, "factor": 1.0}
-    poses = torch.eye(4).repeat(T, 1, 1)
-    poses[:, :3, :3] = rotations
-    return DepthPrior(depth[:, :H].contiguous(), confidence, clip.K, poses, "relative", log)
+    return depth[:, :H].contiguous(), confidence
 
 
 def fit_layout(

@@ -6,21 +6,23 @@ import dataclasses
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from depth.data.sequence import target_size
 from depth.errors import DepthError, NoParallaxError
-from depth.estimate import KINDS, DepthPrior, estimate_depth, guess_layout
+from depth.estimate import DepthPrior, estimate_depth, guess_layout
 from depth.geometry import resize_intrinsics
 from depth.records import write_depth_prior
 from depth.training.collapse import CollapseError
 from depth.training.config import DepthConfig
 from flow.frames import reduce_image
+from flow.track_files import read_tracks
 from som.device import choose_device
 from som.errors import UserError
 from som.preprocessing.importing.cameras import import_cameras
 from som.preprocessing.importing.depth import import_depth
+from som.preprocessing.moving_depth import keep_size
 from som.preprocessing.scene_cameras import SceneCameras
 from som.preprocessing.stages import Outcome
 from som.preprocessing.workspace import Progress, Workspace
@@ -151,7 +153,7 @@ def _estimated(work: Workspace, progress: Progress) -> Outcome:
             if prior.scale_log.get("poses_refined"):
                 refined = dataclasses.replace(cameras, w2c=_placed(cameras.w2c, used, prior.w2c))
                 work.write_header(refined, work.provenance())
-            return _finish(work, prior, used, warnings)
+            return _finish(work, prior, used, moving, warnings)
         except (NoParallaxError, CollapseError) as error:
             if options.method == "estimate":
                 raise UserError(f"depth: {error}") from error
@@ -162,15 +164,17 @@ def _estimated(work: Workspace, progress: Progress) -> Outcome:
         raise UserError("--depth.method estimate: the camera stands still, so the clip shows no depth; use layout.")
     if reason is not None:
         warnings.append(
-            f"no depth can be measured ({reason}); a guess is used, level ground and a wall with moving things "
+            f"depth cannot be measured ({reason}); a guess is used, level ground and a wall with moving things "
             "standing on it. Views from where the camera was are right, views from elsewhere are not; depth of another "
             "program (--depth.given) would help."
         )
-    prior = guess_layout(frames, K, moving, w2c=w2c)
-    # the guess has its own unit, in which the little that the cameras travel would be arbitrary
-    stood = dataclasses.replace(cameras, w2c=_placed(cameras.w2c, used, prior.w2c))
-    work.write_header(stood, work.provenance())
-    return _finish(work, prior, used, warnings)
+    points = torch.from_numpy(cameras.sparse_maps(size, small, all_points=True)[used])
+    prior = guess_layout(frames, K, moving, w2c=w2c, sparse=points)
+    if prior.units == "relative":
+        # a unit of its own, in which the little that the cameras travel would be arbitrary
+        stood = dataclasses.replace(cameras, w2c=_placed(cameras.w2c, used, prior.w2c))
+        work.write_header(stood, work.provenance())
+    return _finish(work, prior, used, moving, warnings)
 
 
 def _placed(w2c: Float[np.ndarray, "t 4 4"], used: np.ndarray, placed: Float[Tensor, "n 4 4"]) -> np.ndarray:
@@ -179,10 +183,19 @@ def _placed(w2c: Float[np.ndarray, "t 4 4"], used: np.ndarray, placed: Float[Ten
     return w2c
 
 
-def _finish(work: Workspace, prior: DepthPrior, used: np.ndarray, warnings: list[str]) -> Outcome:
-    names = [work.frames.names[i] for i in used]
-    kind = KINDS[prior.units] if prior.scale_log.get("method") != "layout guess" else "scale"
+def _finish(
+    work: Workspace, prior: DepthPrior, used: np.ndarray, moving: Bool[Tensor, "n h w"] | None, warnings: list[str]
+) -> Outcome:
     log = {key: value for key, value in prior.scale_log.items() if value is not None}
+    path = work.root / "tracks.npz"
+    if moving is not None and bool(moving.any()) and path.is_file():
+        (H, W), (h, w) = work.frames.size, moving.shape[1:]
+        tracks = read_tracks(path, work.num_frames, scale=(w / W, h / H))
+        sized, found = keep_size(prior.depth, moving, tracks.xy[:, used], tracks.visible[:, used])
+        prior, log = dataclasses.replace(prior, depth=sized), log | found
+    names = [work.frames.names[i] for i in used]
+    # a guessed layout has one unit for the whole clip, too
+    kind = "metric" if prior.units == "metric" else "scale"
     write_depth_prior(
         work.root, prior.depth, prior.confidence, kind, log, names=names, overwrite=True, drop_other_depth=True
     )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import zipfile
+import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -11,10 +13,13 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from flow.storage import read_npz, write_npz
+from som.errors import UserError
 from som.preprocessing.cameras.result import CameraEstimate
 from som.preprocessing.importing.cameras import ImportedCameras
 
-ARRAYS = ("w2c", "K", "registered", "points", "sparse_frame", "sparse_xy", "sparse_depth")
+ARRAYS = ("w2c", "K", "registered", "points", "sparse_frame", "sparse_xy", "sparse_depth", "sparse_sure")
+ANY_PARALLAX = 0.1
+"""Degrees of parallax below which a point's depth means nothing at all."""
 
 
 @dataclass
@@ -38,11 +43,13 @@ class SceneCameras:
     """Pixels of the images."""
     sparse_depth: Float[np.ndarray, "m"]
     """z of the points in the frames that see them."""
+    sparse_sure: Bool[np.ndarray, "m"]
+    """Whether the depth is measured by enough parallax to be relied on; the others still fit the poses."""
 
     @staticmethod
     def from_estimate(estimate: CameraEstimate) -> SceneCameras:
         """Cameras found by the program itself."""
-        depth = estimate.sparse_depth()
+        depth, sure = estimate.sparse_depth(ANY_PARALLAX), estimate.sparse_depth()
         frame, row, column = np.nonzero(depth)
         return SceneCameras(
             w2c=estimate.w2c,
@@ -55,6 +62,7 @@ class SceneCameras:
             sparse_frame=frame,
             sparse_xy=np.stack([column, row], 1) + 0.5,
             sparse_depth=depth[frame, row, column],
+            sparse_sure=depth[frame, row, column] == sure[frame, row, column],
         )
 
     @staticmethod
@@ -72,16 +80,24 @@ class SceneCameras:
             sparse_frame=np.zeros(0, np.int64) if seen is None else seen.frame,
             sparse_xy=np.zeros((0, 2)) if seen is None else seen.xy,
             sparse_depth=np.zeros(0, np.float32) if seen is None else seen.depth.astype(np.float32),
+            sparse_sure=np.ones(0 if seen is None else len(seen.frame), bool),
         )
 
-    def sparse_maps(self, image_size: tuple[int, int], size: tuple[int, int]) -> Float[np.ndarray, "t h w"]:
+    def sparse_maps(
+        self, image_size: tuple[int, int], size: tuple[int, int], all_points: bool = False
+    ) -> Float[np.ndarray, "t h w"]:
         """float32 z of the points at the pixels of images resized from ``image_size`` to ``size``, 0 elsewhere; the
-        nearest point where several fall into one pixel."""
+        nearest point where several fall into one pixel.
+
+        Args:
+            all_points: also those whose depth is not sure.
+        """
         maps = np.zeros((len(self.w2c), *size), np.float32)
-        xy = self.sparse_xy * [size[1] / image_size[1], size[0] / image_size[0]]
+        used = np.flatnonzero(self.sparse_sure | all_points)
+        order = used[np.argsort(-self.sparse_depth[used], kind="stable")]
+        xy = self.sparse_xy[order] * [size[1] / image_size[1], size[0] / image_size[0]]
         column, row = np.minimum(np.floor(xy).astype(int), np.array(size[::-1]) - 1).T
-        order = np.argsort(-self.sparse_depth, kind="stable")
-        maps[self.sparse_frame[order], row[order], column[order]] = self.sparse_depth[order]
+        maps[self.sparse_frame[order], row, column] = self.sparse_depth[order]
         return maps
 
     def scaled(self, factor: float, world_scale: Literal["metric", "arbitrary"]) -> SceneCameras:
@@ -98,6 +114,13 @@ class SceneCameras:
 
     @staticmethod
     def load(path: Path) -> SceneCameras:
-        """What ``save`` wrote. Raises OSError, ValueError or LookupError for anything else."""
-        arrays = read_npz(path)
-        return SceneCameras(**{name: arrays[name] for name in ARRAYS}, **json.loads(str(arrays["json"])))
+        """What ``save`` wrote.
+
+        Raises:
+            UserError: there is no such file, or something else in it.
+        """
+        try:
+            arrays = read_npz(path)
+            return SceneCameras(**{name: arrays[name] for name in ARRAYS}, **json.loads(str(arrays["json"])))
+        except (OSError, ValueError, LookupError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise UserError(f"{path}: cannot be read ({error}); run again with --redo cameras.") from None

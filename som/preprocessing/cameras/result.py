@@ -93,11 +93,11 @@ class CameraEstimate:
         centers = -np.einsum("tji,tj->ti", self.w2c[:, :3, :3], self.w2c[:, :3, 3])
         return max_parallax(self.points, centers, self.obs_frame, self.obs_point)
 
-    def sparse_depth(self) -> Float[np.ndarray, "t h w"]:
+    def sparse_depth(self, min_parallax: float = MIN_PARALLAX) -> Float[np.ndarray, "t h w"]:
         """(T,H,W) float32 z of the triangulated points at the pixels that see them, 0 elsewhere.
 
-        Only registered frames, errors below ``MAX_ERROR`` and points with ``MIN_PARALLAX``. Where several fall into one
-        pixel the nearest is kept.
+        Only registered frames, errors below ``MAX_ERROR`` and points with ``min_parallax`` degrees. Where several fall
+        into one pixel the nearest is kept.
         """
         H, W = self.size
         depth = np.zeros((self.num_frames, H, W), np.float32)
@@ -105,7 +105,7 @@ class CameraEstimate:
         column, row = (np.floor(self.obs_xy[:, i]).astype(int) for i in (0, 1))
         good = self.registered[self.obs_frame] & (z > 0)
         good &= self.reprojection_errors() < MAX_ERROR * max(H, W) / 480
-        good &= self.parallax_degrees()[self.obs_point] >= MIN_PARALLAX
+        good &= self.parallax_degrees()[self.obs_point] >= min_parallax
         good &= (column >= 0) & (column < W) & (row >= 0) & (row < H)
         order = np.flatnonzero(good)[np.argsort(-z[good], kind="stable")]
         depth[self.obs_frame[order], row[order], column[order]] = z[order]

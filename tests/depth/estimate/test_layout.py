@@ -7,6 +7,7 @@ import torch
 
 from depth.errors import DepthError
 from depth.estimate import guess_layout
+from depth.estimate.layout import fit_layout
 from depth.geometry import axis_angle_to_se3, pixel_centers, unproject
 
 H, W, F = 60, 80, 70.0
@@ -101,3 +102,49 @@ def test_impossible_rooms_are_refused(wrong):
         guess_layout(frames(), K, **wrong)
     with pytest.raises(DepthError, match=r"moving must be \(2,60,80\)"):
         guess_layout(frames(), K, torch.zeros(2, 3, 3, dtype=torch.bool))
+
+
+def known_here_and_there(depth, share=0.02):
+    """Depth at a random share of the pixels, 0 elsewhere."""
+    chosen = torch.rand(depth.shape, generator=torch.Generator().manual_seed(0)) < share
+    return depth * chosen
+
+
+@pytest.mark.parametrize(("pitch", "wall"), [(15.0, 8.0), (-5.0, 3.0), (5.0, 5.0)])
+def test_fitting_recovers_the_room_from_a_few_points(pitch, wall):
+    w2c = turned(-20, 0, 20)
+    room = guess_layout(frames(3), K, w2c=w2c, pitch=pitch, wall=wall).depth * 2.5
+    sparse = known_here_and_there(room)
+    fitted, log = fit_layout(sparse, (sparse > 0).float(), K.expand(3, 3, 3), w2c)
+    assert (log["layout_pitch"], log["layout_wall"]) == (pitch, wall)
+    assert torch.allclose(fitted, room, rtol=1e-3)
+
+
+def test_frames_that_know_nothing_take_the_height_of_the_others():
+    w2c = turned(0, 10)
+    room = guess_layout(frames(2), K, w2c=w2c).depth * 3
+    sparse = known_here_and_there(room)
+    sparse[1] = 0
+    fitted, _ = fit_layout(sparse, (sparse > 0).float(), K.expand(2, 3, 3), w2c)
+    assert torch.allclose(fitted, room, rtol=1e-3)
+    with pytest.raises(DepthError, match="no depth is known"):
+        fit_layout(torch.zeros_like(sparse), torch.ones_like(sparse), K.expand(2, 3, 3), w2c)
+
+
+def test_points_keep_the_poses_and_shape_the_layout_around_them():
+    w2c = turned(0, 5)
+    w2c[1, 0, 3] = 0.02
+    room = guess_layout(frames(2), K, w2c=w2c).depth * 3
+    bump = room.clone()
+    bump[:, 20:40, 30:50] *= 0.6  # something that stands in the room
+    prior = guess_layout(frames(2), K, w2c=w2c, sparse=known_here_and_there(bump, 0.1))
+    assert prior.units == "scene" and torch.equal(prior.w2c, w2c) and prior.confidence.max() <= 0.2
+    inside, outside = prior.depth[:, 25:35, 35:45] / room[:, 25:35, 35:45], prior.depth[:, :10] / room[:, :10]
+    assert float(inside.median()) < 0.85 and float((outside - 1).abs().median()) < 0.1
+
+
+def test_too_few_points_change_nothing():
+    w2c = turned(0, 5)
+    plain, sparse = guess_layout(frames(2), K, w2c=w2c), torch.zeros(2, H, W)
+    sparse[0, 5, :20] = 7.0
+    assert torch.equal(guess_layout(frames(2), K, w2c=w2c, sparse=sparse).depth, plain.depth)
