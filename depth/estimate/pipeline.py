@@ -36,7 +36,10 @@ from depth.weights import load_weights
 MIN_COVERAGE = 0.02
 """Share of the pixels that a teacher must know for a network to learn from it."""
 LAYOUT_WEIGHT = 0.03
-"""Confidence of the fitted layout as a label, where the sweep knows nothing. Measured depth has some 0.3 to 1."""
+"""Confidence of the fitted layout as a label where the sweep knows nothing, if it knows hardly anything at all.
+Measured depth has some 0.3 to 1."""
+ENOUGH_COVERAGE = 0.4
+"""Share of the pixels that the sweep knows from which on the network does better without a layout."""
 LAYOUT_NEAR, LAYOUT_FAR = 0.2, 2.0
 """The layout stays within these factors of the smallest and largest measured depth."""
 STANDING = 0.2
@@ -145,10 +148,14 @@ class _Run:
         return replace(self._blended(depth, confidence, network, log), teacher=depth, network=network)
 
     def _layout(self, depth: Tensor, confidence: Tensor) -> tuple[tuple[Tensor, Tensor], dict]:
-        """What the network learns from: the sweep and, faintly, a fitted layout of ground and wall where it is blind.
+        """What the network learns from: the sweep and, if that knows little, a fitted layout of ground and wall.
 
-        Where nothing supervises it a network may say anything, such as a road that is farther than the houses on it.
+        Where nothing supervises it a network may say anything, such as a road that is farther than the houses on it;
+        where much does, it knows better than any layout.
         """
+        weight = LAYOUT_WEIGHT * max(1 - float((depth > 0).float().mean()) / ENOUGH_COVERAGE, 0.0)
+        if not weight:
+            return (depth, confidence), {}
         (height, width), (H, W) = depth.shape[1:], self.clip.size
         K = resize_intrinsics(self.clip.K, width / W, height / H)
         layout, log = fit_layout(depth, confidence, K, self.clip.w2c)
@@ -157,7 +164,7 @@ class _Run:
         blind = depth <= 0
         if self.clip.ignored is not None:
             blind &= ~nearest_maps(self.clip.ignored, (height, width))
-        labels = torch.where(blind, layout.to(depth), depth), torch.where(blind, LAYOUT_WEIGHT, confidence)
+        labels = torch.where(blind, layout.to(depth), depth), torch.where(blind, weight, confidence)
         return labels, log
 
     def _blended(self, teacher: Tensor, confidence: Tensor, network: Tensor, log: dict) -> DepthPrior:

@@ -22,8 +22,10 @@ MIN_TRACKS = 12
 """Tracks that two sightings of a thing must share for their sizes to be compared."""
 MIN_SPREAD = 2.0
 """Standard deviation in pixels, along both axes, of the places of these tracks."""
-ANCHOR = 0.02
-"""Weight of the first depth of a sighting, beside 1 for every comparison of sizes."""
+GROUND_ERROR = 0.3
+"""Standard deviation of the first log depth of a sighting, much of it alike for all sightings of a thing."""
+RIGID = 0.03
+"""Residual of the affine map, as a share of the thing's extent, above which it deforms and its size says little."""
 TOLERANCE = 0.05
 """Error in log size above which a comparison counts less and less (Cauchy)."""
 MAX_CHANGE = np.log(4.0)
@@ -51,9 +53,11 @@ def keep_size(
 
     With z the depth of a sighting and s the length to which a vertical unit of the thing is mapped from one sighting
     to another (by the affine map that fits their common tracks; turning about the vertical does not change it),
-    z' = z / s. The factors solve these equations for all pairs of frames ``STRIDES`` apart, robustly, with a weak pull
-    towards the first depths. Then each thing as a whole is drawn forward until it stands in front of what surrounds its
-    upper half.
+    z' = z / s. The factors solve these equations for all pairs of frames ``STRIDES`` apart, robustly, with a pull
+    towards the first depths. An equation counts the less the worse the affine map fits: with e its median residual as
+    a share of the thing's extent, its weight beside the pull's 1 is (GROUND_ERROR / 2e)^2 / (1 + (e / RIGID)^2). A car
+    that drives off is held to one size; a plant that sways keeps the depth of its pot. Then each thing as a whole is
+    drawn forward until it stands in front of what surrounds its upper half.
 
     Args:
         depth: z-depth, > 0 on moving pixels.
@@ -69,12 +73,12 @@ def keep_size(
     count = len(sightings.frame)
     z = depth.numpy()
     first = np.array([np.log(np.median(z[f][sightings.labels[f] == n])) for n, f in enumerate(sightings.frame)])
-    a, b, log_size = _compare(sightings, xy.numpy().astype(np.float64), visible.numpy())
+    a, b, log_size, weight = _compare(sightings, xy.numpy().astype(np.float64), visible.numpy())
     found = {"moving_sightings": count, "moving_compared": len(a)}
     if not len(a):
         return depth, found
     target = first[a] - log_size  # of the second sighting, if the first stays where it is
-    change = _solve(count, a, b, target - first[b])
+    change = _solve(count, a, b, target - first[b], weight)
     change += _drawn_forward(sightings, z, first + change, a, b)
     change = np.clip(change, -MAX_CHANGE, MAX_CHANGE)
     factor = np.append(np.exp(change), 1.0)[sightings.labels]
@@ -91,8 +95,8 @@ def _sightings(moving: np.ndarray) -> _Sightings:
     return _Sightings(labels, np.array(frames, np.int64))
 
 
-def _compare(sightings: _Sightings, xy: np.ndarray, visible: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pairs of sightings (a, b) of one thing, and the log of the size in b over that in a."""
+def _compare(sightings: _Sightings, xy: np.ndarray, visible: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Pairs of sightings (a, b) of one thing, the log of the size in b over that in a, and the weights of these."""
     T, H, W = sightings.labels.shape
     column, row = np.floor(xy[..., 0]).astype(int), np.floor(xy[..., 1]).astype(int)
     inside = visible & (column >= 0) & (column < W) & (row >= 0) & (row < H)
@@ -104,17 +108,19 @@ def _compare(sightings: _Sightings, xy: np.ndarray, visible: np.ndarray) -> tupl
             both = (at[:, t] >= 0) & (at[:, t + stride] >= 0)
             for a, b in np.unique(np.stack([at[both, t], at[both, t + stride]], 1), axis=0):
                 chosen = both & (at[:, t] == a) & (at[:, t + stride] == b)
-                size = _size_ratio(xy[chosen, t], xy[chosen, t + stride])
-                if size is not None:
-                    pairs.append((a, b, np.log(size)))
+                compared = _size_ratio(xy[chosen, t], xy[chosen, t + stride])
+                if compared is not None:
+                    size, error = compared
+                    weight = (GROUND_ERROR / (2 * max(error, 1e-3))) ** 2 / (1 + (error / RIGID) ** 2)
+                    pairs.append((a, b, np.log(size), weight))
     if not pairs:
-        return np.zeros(0, int), np.zeros(0, int), np.zeros(0)
-    a, b, log_size = zip(*pairs, strict=True)
-    return np.array(a), np.array(b), np.array(log_size)
+        return np.zeros(0, int), np.zeros(0, int), np.zeros(0), np.zeros(0)
+    return tuple(np.array(column) for column in zip(*pairs, strict=True))
 
 
-def _size_ratio(source: Float[np.ndarray, "n 2"], target: Float[np.ndarray, "n 2"]) -> float | None:
-    """Length that a vertical unit has after the affine map from source to target; None where it cannot be told."""
+def _size_ratio(source: Float[np.ndarray, "n 2"], target: Float[np.ndarray, "n 2"]) -> tuple[float, float] | None:
+    """Length that a vertical unit has after the affine map from source to target, and the median residual of this map
+    as a share of the target's extent; None where it cannot be told."""
     for _ in range(2):  # the second time without what fits worst
         if len(source) < MIN_TRACKS or source.std(0).min() < MIN_SPREAD or target.std(0).min() < MIN_SPREAD:
             return None
@@ -124,10 +130,12 @@ def _size_ratio(source: Float[np.ndarray, "n 2"], target: Float[np.ndarray, "n 2
         kept = error <= 2.5 * max(np.median(error), 0.1)
         source, target = source[kept], target[kept]
     size = float(np.linalg.norm(affine[1]))
-    return size if 0.25 < size < 4 else None
+    return (size, float(np.median(error) / target.std(0).mean())) if 0.25 < size < 4 else None
 
 
-def _solve(count: int, a: np.ndarray, b: np.ndarray, difference: np.ndarray) -> Float[np.ndarray, "n"]:
+def _solve(
+    count: int, a: np.ndarray, b: np.ndarray, difference: np.ndarray, weight: np.ndarray
+) -> Float[np.ndarray, "n"]:
     """Changes u with u_b - u_a near ``difference``, by reweighted least squares with a pull of u towards 0."""
     u, edges = np.zeros(count), np.arange(len(a))
     incidence = csr_matrix(
@@ -135,9 +143,9 @@ def _solve(count: int, a: np.ndarray, b: np.ndarray, difference: np.ndarray) -> 
         shape=(len(a), count),
     ).toarray()
     for _ in range(10):
-        weight = 1 / (1 + ((incidence @ u - difference) / TOLERANCE) ** 2)
-        normal = incidence.T @ (weight[:, None] * incidence) + ANCHOR * np.eye(count)
-        u = np.linalg.solve(normal, incidence.T @ (weight * difference))
+        robust = weight / (1 + ((incidence @ u - difference) / TOLERANCE) ** 2)
+        normal = incidence.T @ (robust[:, None] * incidence) + np.eye(count)
+        u = np.linalg.solve(normal, incidence.T @ (robust * difference))
     return u
 
 

@@ -11,7 +11,7 @@ WALL = 10.0
 
 
 def board(depths, turn=0.0, center=(0.0, 0.0), size=2.0):
-    """A square board that moves in depth and turns about the vertical, in front of a wall: maps, mask and its tracks."""
+    """Maps, masks and tracks of a square board that moves in depth and turns about the vertical, before a wall."""
     maps, masks = torch.full((T, H, W), WALL), torch.zeros(T, H, W, dtype=torch.bool)
     grid = np.stack(np.meshgrid(np.linspace(-1, 1, 9), np.linspace(-1, 1, 9)), -1).reshape(-1, 2) * size / 2
     xy = np.zeros((len(grid), T, 2))

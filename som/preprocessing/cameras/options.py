@@ -38,7 +38,7 @@ class CameraOptions:
     max_variance: float = 0.15
     """Tracked positions that the tracker holds for less sure (variance in square pixels of the flow fields) are not
     used: on exact cameras the error triples between 0.1 and 0.3."""
-    noise: float = 0.15
+    noise: float = 0.1
     """Scale of the Cauchy loss in the last adjustment, in pixels of the flow fields: larger errors count less and less.
     The first adjustments are more tolerant."""
     static_motion: float = 1.0
