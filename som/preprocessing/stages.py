@@ -103,24 +103,29 @@ def motion(work: Workspace, progress: Progress) -> Outcome:
     A large moving thing can be mistaken for near ground by a camera that hardly travels; what moves can only be told
     apart with the help of cameras. So both are found twice.
     """
-    if "masks" in work.run.skip or work.run.masks.method == "none" or work.run.masks.given is not None:
+    run = work.run
+    if (
+        "masks" in run.skip
+        or run.masks.method == "none"
+        or run.masks.given is not None
+        or run.cameras.given is not None
+    ):
         return Outcome("not needed", "skipped")
-    options = part(work.run.cameras, CameraOptions)
+    options = part(run.cameras, CameraOptions)
+    quick = dataclasses.replace(options, focal_starts=(options.default_focal,))
     found, known = {}, {}
-    if work.run.cameras.given is None:
-        quick = dataclasses.replace(options, focal_starts=(options.default_focal,))
-        try:
-            rough = estimate_cameras(
-                work.flow, frames=work.images, options=quick, progress=lambda text, share: progress(text, 0.6 * share)
-            )
-            known = {"K": rough.K, "w2c": rough.w2c, "registered": rough.registered}
-        except UserError as error:
-            found["cameras"] = str(error)  # masks from the picture's own motion may help the next attempt
+    try:
+        rough = estimate_cameras(
+            work.flow, frames=work.images, options=quick, progress=lambda text, share: progress(text, 0.6 * share)
+        )
+        known = {"K": rough.K, "w2c": rough.w2c, "registered": rough.registered}
+    except UserError as error:
+        found["cameras"] = str(error)  # masks from the picture's own motion may help the next attempt
     masks = estimate_masks(
         work.flow,
         torch.from_numpy(work.images),
         **known,
-        options=part(work.run.masks, MaskOptions),
+        options=part(run.masks, MaskOptions),
         progress=_counted(lambda text, share: progress(text, 0.6 + 0.4 * share)),
     )
     work.write_masks("motion", masks.foreground)

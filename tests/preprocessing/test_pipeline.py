@@ -81,7 +81,8 @@ def test_images_become_a_data_set(made, clip_truth):
     assert (found & truth.foreground).sum() > 0.8 * truth.foreground.sum() and found.float().mean() < 0.4
     assert (made / "report.html").stat().st_size > 10_000
     assert {name: stage["state"] for name, stage in stages_of(made).items()} == dict.fromkeys(STAGES, "done") | {
-        "cameras": "given"
+        "cameras": "given",
+        "motion": "skipped",
     }
 
 
@@ -208,3 +209,27 @@ def test_command_checks_a_folder(made, tmp_path):
 def test_command_refuses_what_is_no_video(tmp_path):
     done = command(tmp_path / "clip.mp4", "--output", tmp_path / "data")
     assert done.returncode == 2 and done.stderr.count("\n") <= 3 and "clip.mp4" in done.stderr
+
+
+@pytest.mark.slow
+def test_demo_from_its_images_alone(tmp_path):
+    """Cameras, masks and depth that the command finds in the built-in scene, against the truth."""
+    from som.data.config import DemoData
+    from som.data.demo import load_demo
+    from som.data.files import write_image
+    from som.preprocessing.cameras.alignment import align_cameras, focal_error, trajectory_error
+
+    truth = load_demo(DemoData()).train
+    for i, image in enumerate(truth.images.numpy()):
+        write_image(tmp_path / "images" / f"{i:03d}.png", image)
+    done = command(tmp_path / "images", "--output", tmp_path / "data")
+    assert done.returncode == 0, done.stderr
+    found = read_native(tmp_path / "data").train
+    w2c, true_w2c = found.w2cs.double().numpy(), truth.w2cs.double().numpy()
+    assert trajectory_error(w2c, true_w2c).ate_share < 0.015
+    assert abs(focal_error(found.Ks[0].numpy(), truth.Ks[0].numpy())) < 0.04
+    both, either = (found.foreground & truth.foreground).sum(), (found.foreground | truth.foreground).sum()
+    assert both / either > 0.6
+    static = ~truth.foreground & (truth.depths > 0)
+    scaled = found.depths * align_cameras(w2c, true_w2c).scale
+    assert (scaled / truth.depths.clamp(min=1e-6) - 1).abs()[static].mean() < 0.08
