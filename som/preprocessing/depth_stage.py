@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from depth.data.sequence import target_size
 from depth.errors import DepthError, NoParallaxError
 from depth.estimate import DepthPrior, estimate_depth, guess_layout
 from depth.geometry import resize_intrinsics
@@ -120,72 +120,97 @@ def _from_cameras_file(work: Workspace) -> Outcome | None:
     return Outcome("given with the cameras", "given", {"kind": kind, "coverage": float((depth > 0).float().mean())})
 
 
+@dataclass(frozen=True)
+class _Clip:
+    """The registered frames at the size that depth is estimated at."""
+
+    used: Int[np.ndarray, "n"]
+    frames: Float[Tensor, "n 3 h w"]
+    K: Float[Tensor, "n 3 3"]
+    w2c: Float[Tensor, "n 4 4"]
+    moving: Bool[Tensor, "n h w"] | None
+
+    @staticmethod
+    def of(work: Workspace) -> _Clip:
+        cameras, size = work.cameras, tuple(work.frames.size)
+        used = np.flatnonzero(cameras.registered)
+        images = np.stack([reduce_image(work.images[i], work.run.depth.max_side) for i in used])
+        small, moving = images.shape[1:3], None
+        if work.foreground is not None:
+            shares = work.foreground[used].float()[:, None]
+            moving = torch.nn.functional.adaptive_max_pool2d(shares, small)[:, 0] > 0.5
+        K = torch.from_numpy(cameras.K[used]).float()
+        return _Clip(
+            used=used,
+            frames=torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255,
+            K=resize_intrinsics(K, small[1] / size[1], small[0] / size[0]),
+            w2c=torch.from_numpy(cameras.w2c[used]).float(),
+            moving=moving,
+        )
+
+    def points(self, work: Workspace, all_points: bool = False) -> Float[Tensor, "n h w"]:
+        """z of the triangulated points, 0 elsewhere."""
+        small = tuple(self.frames.shape[2:])
+        maps = work.cameras.sparse_maps(tuple(work.frames.size), small, all_points)
+        return torch.from_numpy(maps[self.used])
+
+
 def _estimated(work: Workspace, progress: Progress) -> Outcome:
     """Plane sweep and network; a guess at the layout where the camera does not travel."""
-    options, cameras, size = work.run.depth, work.cameras, tuple(work.frames.size)
-    used = np.flatnonzero(cameras.registered)
-    small = target_size(size, max_side=min(options.max_side, max(size)))
-    images = np.stack([reduce_image(work.images[i], max(small)) for i in used])
-    small = images.shape[1:3]
-    frames = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
-    K = resize_intrinsics(torch.from_numpy(cameras.K[used]).float(), small[1] / size[1], small[0] / size[0])
-    w2c = torch.from_numpy(cameras.w2c[used]).float()
-    moving = None
-    if work.foreground is not None:
-        moving = torch.nn.functional.adaptive_max_pool2d(work.foreground[used].float()[:, None], small)[:, 0] > 0.5
-    warnings = []
-    reason = "the camera stands still" if cameras.static and options.method != "layout" else None
-    if options.method != "layout" and reason is None:
-        sparse = torch.from_numpy(cameras.sparse_maps(size, small)[used])
-        try:
-            prior = estimate_depth(
-                frames,
-                K,
-                w2c,
-                moving,
-                sparse=sparse if bool((sparse > 0).any()) else None,
-                weights=options.weights,
-                config=DepthConfig(max_side=max(small), seed=work.run.seed, refine_poses=options.refine_poses),
-                device=choose_device(work.run.device, work.run.threads),
-                budget_s=options.budget_s,
-                progress=progress,
-            )
+    method, clip, warnings = work.run.depth.method, _Clip.of(work), []
+    if method != "layout":
+        prior, reason = (None, "the camera stands still") if work.cameras.static else _measured(work, clip, progress)
+        if prior is not None:
             if prior.scale_log.get("poses_refined"):
-                refined = dataclasses.replace(cameras, w2c=_placed(cameras.w2c, used, prior.w2c))
-                work.write_header(refined, work.provenance())
-            return _finish(work, prior, used, moving, warnings)
-        except (NoParallaxError, CollapseError) as error:
-            if options.method == "estimate":
-                raise UserError(f"depth: {error}") from error
-            reason = str(error).rstrip(".")
-        except DepthError as error:
-            raise UserError(f"depth: {error}") from error
-    elif options.method == "estimate":
-        raise UserError("--depth.method estimate: the camera stands still, so the clip shows no depth; use layout.")
-    if reason is not None:
+                _replace_poses(work, clip, prior)
+            return _finish(work, clip, prior, warnings)
+        if method == "estimate":
+            raise UserError(f"--depth.method estimate: {reason}; use auto or layout, or give depth (--depth.given).")
         warnings.append(
             f"depth cannot be measured ({reason}); a guess is used, level ground and a wall with moving things "
             "standing on it. Views from where the camera was are right, views from elsewhere are not; depth of another "
             "program (--depth.given) would help."
         )
-    points = torch.from_numpy(cameras.sparse_maps(size, small, all_points=True)[used])
-    prior = guess_layout(frames, K, moving, w2c=w2c, sparse=points)
+    prior = guess_layout(clip.frames, clip.K, clip.moving, w2c=clip.w2c, sparse=clip.points(work, all_points=True))
     if prior.units == "relative":
         # a unit of its own, in which the little that the cameras travel would be arbitrary
-        stood = dataclasses.replace(cameras, w2c=_placed(cameras.w2c, used, prior.w2c))
-        work.write_header(stood, work.provenance())
-    return _finish(work, prior, used, moving, warnings)
+        _replace_poses(work, clip, prior)
+    return _finish(work, clip, prior, warnings)
 
 
-def _placed(w2c: Float[np.ndarray, "t 4 4"], used: np.ndarray, placed: Float[Tensor, "n 4 4"]) -> np.ndarray:
-    w2c = w2c.copy()
-    w2c[used] = placed.double().numpy()
-    return w2c
+def _measured(work: Workspace, clip: _Clip, progress: Progress) -> tuple[DepthPrior | None, str]:
+    """The estimate, or None and why the clip does not show its depth."""
+    options, points = work.run.depth, clip.points(work)
+    try:
+        prior = estimate_depth(
+            clip.frames,
+            clip.K,
+            clip.w2c,
+            clip.moving,
+            sparse=points if bool((points > 0).any()) else None,
+            weights=options.weights,
+            config=DepthConfig(max_side=options.max_side, seed=work.run.seed, refine_poses=options.refine_poses),
+            device=choose_device(work.run.device, work.run.threads),
+            budget_s=options.budget_s,
+            progress=progress,
+        )
+        return prior, ""
+    except (NoParallaxError, CollapseError) as error:
+        return None, str(error).rstrip(".")
+    except DepthError as error:
+        raise UserError(f"depth: {error}") from error
 
 
-def _finish(
-    work: Workspace, prior: DepthPrior, used: np.ndarray, moving: Bool[Tensor, "n h w"] | None, warnings: list[str]
-) -> Outcome:
+def _replace_poses(work: Workspace, clip: _Clip, prior: DepthPrior) -> None:
+    """Writes transforms.json with the poses that the depth goes with."""
+    w2c = work.cameras.w2c.copy()
+    w2c[clip.used] = prior.w2c.double().numpy()
+    work.write_header(dataclasses.replace(work.cameras, w2c=w2c), work.provenance())
+
+
+def _finish(work: Workspace, clip: _Clip, prior: DepthPrior, warnings: list[str]) -> Outcome:
+    """Gives moving things their size, and writes the depth."""
+    used, moving = clip.used, clip.moving
     log = {key: value for key, value in prior.scale_log.items() if value is not None}
     path = work.root / "tracks.npz"
     if moving is not None and bool(moving.any()) and path.is_file():
