@@ -165,8 +165,11 @@ def check_run(run: PreprocessRun) -> None:
             raise UserError(f"--{name}: must be at least {low}, got {value}.")
     if not 0 <= run.tracks.foreground_share <= 1:
         raise UserError(f"--tracks.foreground-share: must lie in [0, 1], got {run.tracks.foreground_share}.")
-    if run.depth.budget_s is not None and not run.depth.budget_s > 0:
-        raise UserError(f"--depth.budget-s: must be positive, got {run.depth.budget_s}.")
+    for name, value in (("budget-s", run.depth.budget_s), ("given-unit", run.depth.given_unit)):
+        if value is not None and not 0 < value < float("inf"):
+            raise UserError(f"--depth.{name}: must be positive, got {value}.")
+    if run.threads < 0:
+        raise UserError(f"--threads: must be 0 or positive, got {run.threads}.")
     for name in ("cameras", "masks", "tracks", "depth"):
         given = getattr(run, name).given
         if given is not None and not given.exists():

@@ -20,11 +20,10 @@ from flow.frames import reduce_image
 from flow.track_files import read_tracks
 from som.device import choose_device
 from som.errors import UserError
-from som.preprocessing.importing.cameras import import_cameras
 from som.preprocessing.importing.depth import import_depth
 from som.preprocessing.moving_depth import keep_size
 from som.preprocessing.scene_cameras import SceneCameras
-from som.preprocessing.stages import Outcome
+from som.preprocessing.stages import Outcome, given_cameras
 from som.preprocessing.workspace import Progress, Workspace
 
 MIN_ANCHORS = 50
@@ -101,17 +100,7 @@ def _scale_of(depth: Tensor, cameras: SceneCameras, size: tuple[int, int]) -> tu
 
 def _from_cameras_file(work: Workspace) -> Outcome | None:
     """The depth that came in the file of the given cameras, if it holds any: it has their scale."""
-    options, names = work.run.cameras, work.frames.names
-    given = import_cameras(
-        options.given,
-        names=names,
-        size=tuple(work.frames.size),
-        kind=options.given_kind,
-        focal=options.focal,
-        fov=options.fov,
-        source_size=options.given_size,
-        allow_pickle=options.allow_pickle,
-    )
+    given = given_cameras(work)
     if given.depth is None:
         return None
     kind = "metric" if given.world_scale == "metric" else "scale"

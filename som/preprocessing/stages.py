@@ -23,7 +23,7 @@ from som.preprocessing.cameras.estimate import estimate_cameras
 from som.preprocessing.cameras.options import CameraOptions
 from som.preprocessing.config import part
 from som.preprocessing.frames.extract import extract_frames
-from som.preprocessing.importing.cameras import import_cameras
+from som.preprocessing.importing.cameras import ImportedCameras, import_cameras
 from som.preprocessing.importing.masks import import_masks
 from som.preprocessing.importing.tracks import import_tracks
 from som.preprocessing.masks.estimate import estimate_masks
@@ -135,18 +135,9 @@ def motion(work: Workspace, progress: Progress) -> Outcome:
 
 def cameras(work: Workspace, progress: Progress) -> Outcome:
     """Cameras to cameras.npz."""
-    options, names, size = work.run.cameras, work.frames.names, tuple(work.frames.size)
+    options, names = work.run.cameras, work.frames.names
     if options.given is not None:
-        given = import_cameras(
-            options.given,
-            names=names,
-            size=size,
-            kind=options.given_kind,
-            focal=options.focal,
-            fov=options.fov,
-            source_size=options.given_size,
-            allow_pickle=options.allow_pickle,
-        )
+        given = given_cameras(work)
         found, outcome = SceneCameras.from_import(given), Outcome("given", "given", given.source, given.warnings)
     else:
         moving = _given_masks(work) if work.run.masks.given is not None else _motion(work)
@@ -243,6 +234,21 @@ def tracks(work: Workspace, progress: Progress) -> Outcome:
                 "motion well; more frames per second, or tracks of a learned tracker (--tracks.given), would help."
             )
     return outcome
+
+
+def given_cameras(work: Workspace) -> ImportedCameras:
+    """The cameras of another program that the options name."""
+    options = work.run.cameras
+    return import_cameras(
+        options.given,
+        names=work.frames.names,
+        size=tuple(work.frames.size),
+        kind=options.given_kind,
+        focal=options.focal,
+        fov=options.fov,
+        source_size=options.given_size,
+        allow_pickle=options.allow_pickle,
+    )
 
 
 def _counted(progress: Progress) -> Callable[[int, int], None]:

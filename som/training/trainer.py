@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import math
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
+from depth.training.interruption import Interrupted, stop_signals
 from som.data.dataset import VideoDataset
 from som.device import keep_freed_memory
 from som.scene import DynamicScene
@@ -39,42 +36,9 @@ class NonFiniteLossError(RuntimeError):
     """A term of the objective became NaN or infinite; the last checkpoint is from before that."""
 
 
-class Interrupted(Exception):
-    """The run was asked to stop by a signal; everything up to ``step`` is in last.ckpt."""
-
-    def __init__(self, step: int, signal_number: int):
-        super().__init__(f"stopped after step {step}")
-        self.step, self.signal_number = step, signal_number
-
-
 def total_steps(config: TrainingConfig, num_views: int) -> int:
     """The steps that are asked for; by default 500 for every 8 training views, rounded up (Shape of Motion's)."""
     return config.steps if config.steps is not None else 500 * math.ceil(num_views / 8)
-
-
-@contextmanager
-def stop_signals() -> Iterator[list[int]]:
-    """Collects SIGINT and SIGTERM instead of dying from them, so that a step can be finished and saved.
-
-    A second signal acts at once. Outside the main thread signals cannot be caught and nothing is changed.
-    """
-    received: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield received
-        return
-    previous = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
-
-    def handle(number: int, _frame) -> None:
-        received.append(number)
-        signal.signal(number, previous[number])
-
-    for number in previous:
-        signal.signal(number, handle)
-    try:
-        yield received
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 class Trainer:

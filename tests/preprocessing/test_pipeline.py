@@ -182,6 +182,8 @@ def test_stopping_after_a_stage(clip, tmp_path):
     [
         ({"flow": FlowStage(strides=(2,))}, "--flow.strides"),
         ({"depth": DepthStage(max_side=10)}, "--depth.max-side"),
+        ({"depth": DepthStage(given_unit=-1.0)}, "--depth.given-unit"),
+        ({"threads": -3}, "--threads"),
         ({"tracks": TrackStage(foreground_share=2)}, "--tracks.foreground-share"),
         ({"masks": MaskStage(given=Path("nowhere"))}, "--masks.given nowhere"),
         ({"flow": FlowStage(weights=Path("nowhere.pth"))}, "--flow.weights"),
