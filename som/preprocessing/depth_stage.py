@@ -191,10 +191,11 @@ def _measured(work: Workspace, clip: _Clip, progress: Progress) -> tuple[DepthPr
 
 
 def _replace_poses(work: Workspace, clip: _Clip, prior: DepthPrior) -> None:
-    """Writes transforms.json with the poses that the depth goes with."""
+    """Writes transforms.json with the poses that the depth goes with, and with their unit."""
     w2c = work.cameras.w2c.copy()
     w2c[clip.used] = prior.w2c.double().numpy()
-    work.write_header(dataclasses.replace(work.cameras, w2c=w2c), work.provenance())
+    scale = "arbitrary" if prior.units == "relative" else work.cameras.world_scale
+    work.write_header(dataclasses.replace(work.cameras, w2c=w2c, world_scale=scale), work.provenance())
 
 
 def _finish(work: Workspace, clip: _Clip, prior: DepthPrior, warnings: list[str]) -> Outcome:
