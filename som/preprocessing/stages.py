@@ -24,7 +24,7 @@ from som.preprocessing.cameras.options import CameraOptions
 from som.preprocessing.config import part
 from som.preprocessing.frames.extract import extract_frames
 from som.preprocessing.importing.cameras import ImportedCameras, import_cameras
-from som.preprocessing.importing.masks import import_masks
+from som.preprocessing.importing.masks import ImportedMasks, import_masks
 from som.preprocessing.importing.tracks import import_tracks
 from som.preprocessing.masks.estimate import estimate_masks
 from som.preprocessing.masks.options import MaskOptions
@@ -140,7 +140,7 @@ def cameras(work: Workspace, progress: Progress) -> Outcome:
         given = given_cameras(work)
         found, outcome = SceneCameras.from_import(given), Outcome("given", "given", given.source, given.warnings)
     else:
-        moving = _given_masks(work) if work.run.masks.given is not None else _motion(work)
+        moving = _given_masks(work).foreground if work.run.masks.given is not None else _motion(work)
         estimate = estimate_cameras(
             work.flow,
             moving=None if moving is None else moving.numpy(),
@@ -174,7 +174,8 @@ def masks(work: Workspace, progress: Progress) -> Outcome:
             (work.root / "foreground").rmdir()
         return Outcome("nothing moves, as the options say", "skipped")
     if work.run.masks.given is not None:
-        foreground, outcome = _given_masks(work), Outcome("given", "given")
+        given = _given_masks(work)
+        foreground, outcome = given.foreground, Outcome("given", "given", given.source, given.warnings)
     else:
         camera = work.cameras
         found = estimate_masks(
@@ -201,8 +202,8 @@ def tracks(work: Workspace, progress: Progress) -> Outcome:
         return Outcome("left out, as the options say", "skipped")
     H, W = work.frames.size
     if options.given is not None:
-        made = import_tracks(options.given, names=work.frames.names, size=(H, W), source_size=options.given_size)
-        outcome = Outcome("given", "given")
+        given = import_tracks(options.given, frames=work.frames.naming, size=(H, W), source_size=options.given_size)
+        made, outcome = given.tracks, Outcome("given", "given", given.source, given.warnings)
     else:
         xy, times = query_points(
             options.num_tracks,
@@ -241,7 +242,7 @@ def given_cameras(work: Workspace) -> ImportedCameras:
     options = work.run.cameras
     return import_cameras(
         options.given,
-        names=work.frames.names,
+        frames=work.frames.naming,
         size=tuple(work.frames.size),
         kind=options.given_kind,
         focal=options.focal,
@@ -262,11 +263,12 @@ def _motion(work: Workspace):
     return work.motion if wanted else None
 
 
-def _given_masks(work: Workspace):
+def _given_masks(work: Workspace) -> ImportedMasks:
+    """The masks of another program that the options name."""
     options = work.run.masks
     return import_masks(
         options.given,
-        names=work.frames.names,
+        frames=work.frames.naming,
         size=tuple(work.frames.size),
         object_ids=options.given_objects,
         source_size=options.given_size,

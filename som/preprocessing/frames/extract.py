@@ -15,13 +15,16 @@ from som.errors import UserError
 from som.preprocessing.frames import inspection
 from som.preprocessing.frames.ffmpeg import Scan
 from som.preprocessing.frames.images import IMAGE_SUFFIXES, read_upright
+from som.preprocessing.frames.names import FrameNames
 from som.preprocessing.frames.options import FrameOptions
 from som.preprocessing.frames.recordings import Images, Progress, Video, open_recording
 from som.preprocessing.frames.selection import Selection, select_frames
 
 RECORD = "frames.json"
 """Written beside the images: what they were taken from, and how."""
-FORMAT = 1
+FORMAT = 2
+READABLE_FORMATS = (1, 2)
+"""1 knew nothing of the frames' place in the recording: such a record is made anew, its images are kept."""
 MIN_SIDE = 16
 
 
@@ -40,12 +43,25 @@ class FrameSet:
     """Time of each frame in the recording."""
     num_source_frames: int
     """Frames that the chosen part of the recording has."""
+    source_indices: list[int]
+    """Index of each frame among these."""
+    original_names: list[str] | None
+    """File name of each frame in the folder that is the recording; None for a video."""
+    recording_names: list[str] | None
+    """File names of all images of that folder; None for a video."""
     findings: dict
     """Plain numbers, texts and lists, for the report."""
     warnings: list[str]
     """One sentence each, with what to do."""
     reused: bool = False
     """Whether all images lay in the folder already."""
+
+    @property
+    def naming(self) -> FrameNames:
+        """By which files of other programs are matched to the frames."""
+        return FrameNames(
+            self.names, self.original_names, self.recording_names, self.source_indices, self.num_source_frames
+        )
 
     @property
     def paths(self) -> list[Path]:
@@ -105,6 +121,9 @@ def _write_frames(
         fps=chosen.fps,
         seconds=[round(float(scan.times[i]), 6) for i in chosen.indices],
         num_source_frames=len(scan.times),
+        source_indices=[int(i) for i in chosen.indices],
+        original_names=None if recording.names is None else [recording.names[i] for i in chosen.indices],
+        recording_names=recording.all_names,
         findings=chosen.findings,
         warnings=chosen.warnings,
     )
@@ -117,8 +136,7 @@ def _write_frames(
         _write_bytes(path_of[index], _encode_png(image))
         sharpness[index] = inspection.sharpness(image)
     _note_quality(frames, scan, chosen, [sharpness[i] for i in chosen.indices])
-    kept = {"names": frames.names, "size": list(size), "fps": frames.fps, "seconds": frames.seconds}
-    kept |= {"num_source_frames": len(scan.times), "findings": frames.findings, "warnings": frames.warnings}
+    kept = {name: value for name, value in vars(frames).items() if name not in ("folder", "reused")}
     _write_bytes(folder / RECORD, (json.dumps({**made_from, "frames": kept}, indent=1) + "\n").encode())
     report("writing images", 1.0)
     return frames
@@ -199,7 +217,7 @@ def _check_options(options: FrameOptions) -> None:
 def _finished(folder: Path, made_from: dict) -> FrameSet | None:
     """The frames that an earlier call with the same source and options has written, if all are there."""
     record = _read_record(folder)
-    if record is None or {**record, "frames": None} != {**made_from, "frames": None} or not record.get("frames"):
+    if record is None or record["format"] != FORMAT or not _same_origin(record, made_from) or not record.get("frames"):
         return None
     kept = record["frames"]
     frames = FrameSet(folder, **{**kept, "size": tuple(kept["size"])}, reused=True)
@@ -216,13 +234,18 @@ def _claim_folder(folder: Path, made_from: dict) -> None:
             f"{folder}: holds images of another origin (no {RECORD}), for example {min(images).name}; "
             "choose another output folder or move them away."
         )
-    if record is not None and {**record, "frames": None} != {**made_from, "frames": None}:
+    if record is not None and not _same_origin(record, made_from):
         # The old record goes last, so that an interruption here leaves no image under a wrong one.
         for path in images:
             path.unlink()
     for path in folder.glob(".*.png.tmp"):
         path.unlink()
     _write_bytes(folder / RECORD, (json.dumps(made_from, indent=1) + "\n").encode())
+
+
+def _same_origin(record: dict, made_from: dict) -> bool:
+    """Whether images of this record are those that the same source and options give now."""
+    return all(record.get(key) == made_from[key] for key in ("source", "options"))
 
 
 def _read_record(folder: Path) -> dict | None:
@@ -233,7 +256,7 @@ def _read_record(folder: Path) -> dict | None:
         return None
     except (OSError, ValueError) as error:
         raise UserError(f"{folder / RECORD}: cannot be read ({error}); remove {folder} and try again.") from error
-    if not isinstance(record, dict) or record.get("format") != FORMAT:
+    if not isinstance(record, dict) or record.get("format") not in READABLE_FORMATS:
         raise UserError(f"{folder / RECORD}: is no record of this version; remove {folder} and try again.")
     return record
 

@@ -15,7 +15,9 @@ import numpy as np
 from som.data.files import UNREADABLE
 from som.errors import UserError
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+HEIF_SUFFIXES = (".heic", ".heif", ".hif")
+"""Photos of phones; reading them needs an optional package."""
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", *HEIF_SUFFIXES)
 NUMBERS = re.compile(r"(\d+)")
 
 
@@ -60,6 +62,8 @@ def read_upright(path: Path) -> np.ndarray:
     Raises:
         UserError: the file is no readable image.
     """
+    if path.suffix.lower() in HEIF_SUFFIXES:
+        _allow_heif(path)
     try:
         mode = iio.immeta(path, plugin="pillow", index=0, exclude_applied=False).get("mode")
         as_rgb = {"mode": "RGB"} if mode in ("CMYK", "YCbCr", "LAB", "HSV", "P", "PA") else {}
@@ -76,6 +80,18 @@ def read_upright(path: Path) -> np.ndarray:
     if image.ndim == 2 or image.shape[2] <= 2:
         image = np.repeat(image.reshape(*image.shape[:2], -1)[..., :1], 3, axis=2)
     return np.ascontiguousarray(image[..., :3])
+
+
+def _allow_heif(path: Path) -> None:
+    """Teaches Pillow to open HEIF."""
+    try:
+        import pillow_heif  # optional: no other format needs it
+    except ImportError:
+        raise UserError(
+            f'{path}: reading HEIC photos needs the package pillow-heif; run `pip install "som4d[heic]"`, or convert '
+            "them to jpg or png."
+        ) from None
+    pillow_heif.register_heif_opener()
 
 
 def check_sizes(paths: list[Path], sizes: list[tuple[int, int]]) -> None:

@@ -42,10 +42,11 @@ def open_recording(source: Path, options: FrameOptions) -> Video | Images:
 
 
 class Video:
-    """A video file."""
+    """A video file. Its frames have no names."""
 
     def __init__(self, path: Path, options: FrameOptions):
         self.path, self.options = path, options
+        self.names = self.all_names = None
 
     def fingerprint(self) -> dict:
         return {"name": self.path.name, "content": _hash([self.path])}
@@ -85,7 +86,12 @@ class Video:
 
 
 class Images:
-    """A folder of images."""
+    """A folder of images.
+
+    Attributes:
+        names: file names of the images of the chosen part.
+        all_names: of all images.
+    """
 
     def __init__(self, folder: Path, options: FrameOptions):
         self.path = folder
@@ -100,6 +106,7 @@ class Images:
                 f"{len(paths) / options.image_fps:.2f} s at --frames.image-fps {options.image_fps:g}."
             )
         self.paths, self.seconds = [paths[i] for i in inside], seconds[inside]
+        self.names, self.all_names = [path.name for path in self.paths], [path.name for path in paths]
 
     def fingerprint(self) -> dict:
         return {"name": self.path.name, "content": _hash(self.paths)}

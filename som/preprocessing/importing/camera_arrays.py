@@ -43,15 +43,15 @@ def read_megasam_cameras(path: Path, request: CameraRequest) -> ForeignCameras:
     arrays = load_arrays(path, MEGASAM)
     _require(path, arrays, MEGASAM)
     depth, c2w = arrays["depths"], arrays["cam_c2w"]
-    match_count(path, len(c2w), request.names, "cameras")
+    match = match_count(path, len(c2w), request.names, "cameras")
     _check_shape(path, "cam_c2w", c2w, (len(c2w), 4, 4))
     _check_shape(path, "intrinsic", arrays["intrinsic"], (3, 3))
     _check_shape(path, "depths", depth, (len(c2w), *depth.shape[-2:]))
     window = droid_image(path, depth.shape[1:], request.size, request.source_size)
-    K = np.tile(window.intrinsics(arrays["intrinsic"]), (len(c2w), 1, 1))
-    placed = window.place(known_depth(depth), request.size)
-    w2c, frames = inverted(c2w.astype(np.float64)), list(range(len(c2w)))
-    return ForeignCameras("MegaSaM", w2c, K, frames, "order", depth=placed, facts={"file": str(path)})
+    w2c = inverted(c2w[match.chosen].astype(np.float64))
+    K = np.tile(window.intrinsics(arrays["intrinsic"]), (len(w2c), 1, 1))
+    placed = window.place(known_depth(depth[match.chosen]), request.size)
+    return ForeignCameras("MegaSaM", w2c, K, match, depth=placed, facts={"file": str(path)})
 
 
 def read_posed_depth_cameras(path: Path, request: CameraRequest) -> ForeignCameras:
@@ -67,17 +67,15 @@ def read_posed_depth_cameras(path: Path, request: CameraRequest) -> ForeignCamer
         raise UserError(f"{path}: must hold extrinsics, intrinsics and depth, as Depth Anything 3 exports them.")
     arrays = load_arrays(path, names[:3])
     poses, K, depth = (without_batch(arrays[name], ndim) for name, ndim in zip(names[:3], (3, 3, 3), strict=True))
-    match_count(path, len(poses), request.names, "cameras")
+    match = match_count(path, len(poses), request.names, "cameras")
     _check_shape(path, names[0], poses, (len(poses), 4 if poses.shape[1:2] == (4,) else 3, 4))
     _check_shape(path, names[1], K, (len(poses), 3, 3))
     _check_shape(path, names[2], depth, (len(poses), *depth.shape[-2:]))
     window = whole_image(path, depth.shape[1:], request.size)
-    placed = window.place(known_depth(depth), request.size)
+    placed = window.place(known_depth(depth[match.chosen]), request.size)
     program = "Depth Anything 3" if names is POSED_DEPTH[0] else "VGGT"
-    frames = list(range(len(poses)))
-    return ForeignCameras(
-        program, four_rows(poses), window.intrinsics(K), frames, "order", depth=placed, facts={"file": str(path)}
-    )
+    w2c, K = four_rows(poses[match.chosen]), window.intrinsics(K[match.chosen])
+    return ForeignCameras(program, w2c, K, match, depth=placed, facts={"file": str(path)})
 
 
 def read_droid_cameras(path: Path, request: CameraRequest) -> ForeignCameras:
@@ -96,10 +94,11 @@ def read_droid_cameras(path: Path, request: CameraRequest) -> ForeignCameras:
         shape = None
     if shape is not None and len(shape) == 2 and shape[1] == 7:
         values = load_array(path).astype(np.float64)
-        match_count(path, len(values), request.names, "cameras")
+        match = match_count(path, len(values), request.names, "cameras")
+        values = values[match.chosen]
         K = np.tile(request.given_intrinsics(path), (len(values), 1, 1))
         w2c = inverted(pose_matrices(values[:, :3], values[:, 3:], path))
-        return ForeignCameras("DROID-SLAM", w2c, K, list(range(len(values))), "order", facts={"file": str(path)})
+        return ForeignCameras("DROID-SLAM", w2c, K, match, facts={"file": str(path)})
     if shape != ():
         raise UserError(
             f"{path}: must hold (frames, 7) numbers or a dict with traj_c2w, as DROID-SLAM's scripts write."
@@ -115,13 +114,14 @@ def read_droid_cameras(path: Path, request: CameraRequest) -> ForeignCameras:
     wanted = ("traj_c2w", "intrinsics", "img_shape")
     _require(path, values, wanted)
     c2w, K, shape = (np.asarray(values[name], np.float64) for name in wanted)
-    match_count(path, len(c2w), request.names, "cameras")
+    match = match_count(path, len(c2w), request.names, "cameras")
     _check_shape(path, "traj_c2w", c2w, (len(c2w), 4, 4))
     _check_shape(path, "intrinsics", K, (4,))
     reduced = tuple(int(n) for n in shape.reshape(-1)[:2])
     window = droid_image(path, reduced, request.size, request.source_size)
-    K = np.tile(window.intrinsics(intrinsics(*K)), (len(c2w), 1, 1))
-    return ForeignCameras("DROID-SLAM", inverted(c2w), K, list(range(len(c2w))), "order", facts={"file": str(path)})
+    w2c = inverted(c2w[match.chosen])
+    K = np.tile(window.intrinsics(intrinsics(*K)), (len(w2c), 1, 1))
+    return ForeignCameras("DROID-SLAM", w2c, K, match, facts={"file": str(path)})
 
 
 def known_depth(depth: np.ndarray) -> np.ndarray:

@@ -20,7 +20,7 @@ from som.preprocessing.importing.camera_sources import (
     four_rows,
     inverted,
 )
-from som.preprocessing.importing.frames import match_some
+from som.preprocessing.importing.frames import match_names
 from som.preprocessing.importing.windows import whole_image
 
 UNDISTORT = "colmap image_undistorter --image_path <images> --input_path {model} --output_path <folder>"
@@ -37,7 +37,7 @@ def read_colmap_cameras(path: Path, request: CameraRequest) -> ForeignCameras:
         UserError: the model is broken, has distortion, or its images are not the frames.
     """
     root = path.parent if path.is_file() else path
-    models = find_models(root)
+    models = colmap_models(root)
     if not models:
         raise UserError(
             f"{root}: holds no COLMAP model (images.bin or images.txt, also in sparse/0); run COLMAP first."
@@ -52,8 +52,10 @@ def read_colmap_cameras(path: Path, request: CameraRequest) -> ForeignCameras:
             f"{best}: its cameras have lens distortion; run `{UNDISTORT.format(model=best)}` and start again from the "
             "undistorted images and their model."
         )
-    frames, matched_by = match_some(best, list(images), request.names, "registered images")
-    K = [whole_image(best, i.size, request.size).intrinsics(i.K) for i in images.values()]
+    names = list(images)
+    match = match_names(best, names, request.names, "registered images", partial=True)
+    chosen = [images[names[i]] for i in match.chosen]
+    K = [whole_image(best, image.size, request.size).intrinsics(image.K) for image in chosen]
     warnings = []
     if len(models) > 1:
         counts = ", ".join(f"{model.name}: {len(registered[model])}" for model in models)
@@ -61,16 +63,18 @@ def read_colmap_cameras(path: Path, request: CameraRequest) -> ForeignCameras:
             f"{root}: COLMAP split the video into {len(models)} models (images {counts}); {best.name} is used, the "
             "frames of the others have no camera."
         )
-    points, observations = _points(best, images, frames, request.size)
-    w2c = np.stack([image.w2c for image in images.values()])
-    facts = {"model": str(best)}
-    return ForeignCameras(
-        "COLMAP", w2c, np.stack(K), frames, matched_by, points, observations, facts=facts, warnings=warnings
-    )
+    points, observations = _points(best, chosen, match.frames, request.size)
+    w2c, facts = np.stack([image.w2c for image in chosen]), {"model": str(best)}
+    return ForeignCameras("COLMAP", w2c, np.stack(K), match, points, observations, facts=facts, warnings=warnings)
+
+
+def colmap_models(folder: Path) -> list[Path]:
+    """Those that ``find_models`` sees, or the numbered models of a folder that is itself COLMAP's sparse/."""
+    return find_models(folder) or [p for p in sorted(folder.iterdir()) if p.is_dir() and p in find_models(p)]
 
 
 def _points(
-    model: Path, images: dict[str, ColmapImage], frames: list[int], size: Size
+    model: Path, images: list[ColmapImage], frames: list[int], size: Size
 ) -> tuple[np.ndarray | None, Observations | None]:
     """The triangulated points (P,3) and where the images see them; COLMAP has dropped those of large error already."""
     problems = Problems(model)
@@ -82,7 +86,7 @@ def _points(
     order = np.argsort(found[0])
     ids, points = found[0][order], found[1][order]
     frame, xy, depth = [], [], []
-    for image, at in zip(images.values(), frames, strict=True):
+    for image, at in zip(images, frames, strict=True):
         index = np.searchsorted(ids, image.point_ids).clip(max=max(len(ids) - 1, 0))
         known = ids[index] == image.point_ids if len(ids) else np.zeros(len(index), bool)
         z = points[index[known]] @ image.w2c[2, :3] + image.w2c[2, 3]
@@ -120,9 +124,9 @@ def read_nerfstudio_cameras(path: Path, request: CameraRequest) -> ForeignCamera
         raise UserError(f'{path}: must hold a list "frames" of objects with "file_path", as nerfstudio writes it.')
     entries = [entry for entry in entries if entry.get("split", "train") != "val"]
     names = [str(entry["file_path"]) for entry in entries]
-    frames, matched_by = match_some(path, names, request.names, "frames")
+    match = match_names(path, names, request.names, "frames", partial=True)
     K, c2w = [], []
-    for name, entry in zip(names, entries, strict=True):
+    for name, entry in ((names[i], entries[i]) for i in match.chosen):
         merged = {**header, **entry}
         _check_pinhole(path, name, merged)
         try:
@@ -140,8 +144,7 @@ def read_nerfstudio_cameras(path: Path, request: CameraRequest) -> ForeignCamera
         "nerfstudio",
         inverted(poses),
         np.stack(K),
-        frames,
-        matched_by,
+        match,
         world_scale=world_scale,
         facts={"file": str(path)},
     )

@@ -11,6 +11,8 @@ from jaxtyping import Float, Int
 from scipy.spatial.transform import Rotation
 
 from som.errors import UserError
+from som.preprocessing.frames.names import FrameNames
+from som.preprocessing.importing.frames import Match
 
 GRID = 16
 """Spacing in pixels of the depth samples that stand for dense depth."""
@@ -22,7 +24,7 @@ Size = tuple[int, int]
 class CameraRequest:
     """The frames that cameras are wanted for, and what the user says about them."""
 
-    names: list[str]
+    names: FrameNames
     """Of the T frames, in the order of time."""
     size: Size
     """Of the frames."""
@@ -68,16 +70,14 @@ class Observations:
 
 @dataclass
 class ForeignCameras:
-    """N cameras of another program in OpenCV axes; already in the pixels of the frames."""
+    """Cameras of N of the T frames by another program in OpenCV axes; already in the pixels of the frames."""
 
     program: str
     """Whose format it is, for messages and provenance."""
     w2c: Float[np.ndarray, "n 4 4"]
     K: Float[np.ndarray, "n 3 3"]
-    frames: list[int]
-    """(N) index of each camera's frame."""
-    matched_by: str
-    """"name", "order" or "frame number"."""
+    match: Match
+    """Whose N frames these are, rising."""
     points: Float[np.ndarray, "p 3"] | None = None
     observations: Observations | None = None
     depth: Float[np.ndarray, "t H W"] | None = None

@@ -12,9 +12,9 @@ from jaxtyping import Bool, Float
 
 from depth.data.files import check_intrinsics, rigid
 from depth.errors import DepthError
-from som.data.colmap import find_models
 from som.errors import UserError
 from som.preprocessing.cameras.geometry import interpolate_poses
+from som.preprocessing.frames.names import FrameNames
 from som.preprocessing.importing.arrays import array_shapes
 from som.preprocessing.importing.camera_arrays import (
     MEGASAM,
@@ -23,7 +23,7 @@ from som.preprocessing.importing.camera_arrays import (
     read_megasam_cameras,
     read_posed_depth_cameras,
 )
-from som.preprocessing.importing.camera_models import read_colmap_cameras, read_nerfstudio_cameras
+from som.preprocessing.importing.camera_models import colmap_models, read_colmap_cameras, read_nerfstudio_cameras
 from som.preprocessing.importing.camera_sources import (
     CameraRequest,
     ForeignCameras,
@@ -76,7 +76,7 @@ class ImportedCameras:
 def import_cameras(
     path: Path,
     *,
-    names: list[str],
+    frames: FrameNames,
     size: Size,
     kind: CameraKind = "auto",
     focal: float | None = None,
@@ -84,13 +84,11 @@ def import_cameras(
     source_size: Size | None = None,
     allow_pickle: bool = False,
 ) -> ImportedCameras:
-    """Reads cameras of another program.
-
-    Frames are matched by name where the format has names and all of them are names of frames, otherwise by order.
+    """Reads cameras of another program; ``importing.frames`` says how they are told to frames.
 
     Args:
         path: a file or folder; docs/bring-your-own-priors.md lists them.
-        names: of the T frames in the order of time.
+        frames: names of the T frames in the order of time.
         size: (height, width) of the frames.
         kind: the format; ``auto`` tells it by its files. ``posed_depth`` is that of Depth Anything 3 and VGGT.
         focal: focal length in pixels of the frames, for formats that have none.
@@ -107,7 +105,7 @@ def import_cameras(
     path, kind = _find(path) if kind == "auto" else (path, kind)
     if kind not in READERS:
         raise UserError(f"the kind of cameras must be auto, {', '.join(READERS)}, found {kind!r}.")
-    request = CameraRequest(list(names), tuple(size), focal, fov, source_size, allow_pickle)
+    request = CameraRequest(frames, tuple(size), focal, fov, source_size, allow_pickle)
     if kind not in WITHOUT_INTRINSICS and (focal is not None or fov is not None):
         raise UserError(f"{path}: has intrinsics of its own; leave out --cameras.focal and --cameras.fov.")
     return _fitted(path, READERS[kind](path, request), request)
@@ -145,7 +143,7 @@ def _find_in_folder(folder: Path) -> tuple[Path, str]:
         return folder, "nerfstudio"
     if all((folder / name).is_file() for name in MONST3R_FILES):
         return folder, "monst3r"
-    if find_models(folder):
+    if colmap_models(folder):
         return folder, "colmap"
     exports = [p for kind in ("npz", "mini_npz") if (p := folder / "exports" / kind / "results.npz").is_file()]
     candidates = exports[:1] or sorted(folder.glob("*.npz"))
@@ -160,10 +158,11 @@ def _find_in_folder(folder: Path) -> tuple[Path, str]:
 
 def _fitted(path: Path, found: ForeignCameras, request: CameraRequest) -> ImportedCameras:
     """Checks the cameras and puts them in the order of the frames."""
-    count, warnings = len(request.names), list(found.warnings)
+    names = list(request.names.names)
+    count, warnings = len(names), [*found.match.warnings, *found.warnings]
     w2c, K, registered = np.tile(np.eye(4), (count, 1, 1)), np.zeros((count, 3, 3)), np.zeros(count, bool)
-    for frame, pose, intrinsics in zip(found.frames, found.w2c, found.K, strict=True):
-        where = f"{path}, frame {request.names[frame]}"
+    for frame, pose, intrinsics in zip(found.match.frames, found.w2c, found.K, strict=True):
+        where = f"{path}, frame {names[frame]}"
         if not np.isfinite(pose).all():
             continue
         try:
@@ -173,15 +172,13 @@ def _fitted(path: Path, found: ForeignCameras, request: CameraRequest) -> Import
         registered[frame] = True
     if not registered.any():
         raise UserError(f"{path}: no frame has a usable camera; estimate the cameras anew.")
-    missing = [name for name, known in zip(request.names, registered, strict=True) if not known]
+    missing = [name for name, known in zip(names, registered, strict=True) if not known]
     if missing:
         warnings.append(f"{path}: has no camera for {len(missing)} of {count} frames ({listed(missing)}).")
-    if found.matched_by == "order" and found.program in ("COLMAP", "nerfstudio"):
-        warnings.append(f"{path}: its names are not those of the frames; cameras are matched by their order.")
     source = {
         "program": found.program,
         **found.facts,
-        "matched_by": found.matched_by,
+        "matched_by": found.match.by,
         "registered": int(registered.sum()),
         "frames": count,
     }

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from som.data.shape_of_motion import depth_from_disparity
 from som.errors import UserError
+from som.preprocessing.frames.names import FrameNames
 from som.preprocessing.importing.camera_arrays import known_depth
 from som.preprocessing.importing.depth_files import ForeignDepth, read_depth_file, read_depth_folder, window_of
 from som.preprocessing.importing.frames import listed
@@ -41,7 +42,7 @@ class ImportedDepth:
 def import_depth(
     path: Path,
     *,
-    names: list[str],
+    frames: FrameNames,
     size: Size,
     kind: Literal["auto", "metric", "scale", "relative"] = "auto",
     values: Literal["auto", "depth", "disparity"] = "auto",
@@ -58,7 +59,7 @@ def import_depth(
     sky.
 
     Args:
-        names: of the T frames in the order of time; files are matched by name, else by order.
+        frames: names of the T frames in the order of time; ``importing.frames`` says how files are told to them.
         size: (height, width) of the frames.
         kind: what the numbers mean; ``auto`` goes by the format, and takes what no format vouches for as ``relative``,
             which assumes least.
@@ -75,21 +76,23 @@ def import_depth(
         raise UserError(f"{path}: does not exist; give the folder or file of the depth.")
     if unit is not None and not (np.isfinite(unit) and unit > 0):
         raise UserError(f"--depth.given-unit must be a positive number, found {unit:g}.")
-    found = (read_depth_folder if path.is_dir() else read_depth_file)(path, list(names), tuple(size), source_size)
+    found = (read_depth_folder if path.is_dir() else read_depth_file)(path, frames, tuple(size), source_size)
     meaning = _meaning(path, found, values)
-    chosen, warnings = _kind(path, found, kind)
+    chosen, unsure = _kind(path, found, kind)
+    warnings = [*found.match.warnings, *unsure]
     raised = _raise(found.values) if meaning == "disparity" and chosen == "relative" else 0.0
-    depth = np.zeros((len(names), *size), np.float32)
+    depth = np.zeros((len(frames), *size), np.float32)
     for i, frame in enumerate(found.values):
         scaled = _scaled(path, frame, meaning, unit) + raised
         map_depth = known_depth(scaled) if meaning == "depth" else _from_disparity(scaled, chosen)
         depth[i] = window_of(path, found, frame.shape, size).place(map_depth, size)
-    empty = [name for name, frame in zip(names, depth, strict=True) if not frame.any()]
-    if len(empty) == len(names):
+    empty = [name for name, frame in zip(frames.names, depth, strict=True) if not frame.any()]
+    if len(empty) == len(frames):
         raise UserError(f"{path}: no frame has any known depth (all values are 0 or not finite); write it anew.")
     if empty:
-        warnings.append(f"{path}: has no known depth in {len(empty)} of {len(names)} frames ({listed(empty)}).")
+        warnings.append(f"{path}: has no known depth in {len(empty)} of {len(frames)} frames ({listed(empty)}).")
     source = {"program": found.program or "given", **found.facts, "values": meaning, "kind": chosen}
+    source["matched_by"] = found.match.by
     confidence = None if found.confidence is None else _confidence(path, found, size)
     return ImportedDepth(torch.from_numpy(depth), confidence, chosen, source, warnings)
 

@@ -12,9 +12,10 @@ import numpy as np
 from som.data.checks import Problems
 from som.data.files import attempt, decode
 from som.errors import UserError
+from som.preprocessing.frames.names import FrameNames
 from som.preprocessing.importing.arrays import array_shapes, load_array, load_arrays
 from som.preprocessing.importing.camera_arrays import MEGASAM, posed_depth_names, without_batch
-from som.preprocessing.importing.frames import frame_name, listed, match_all, match_count
+from som.preprocessing.importing.frames import Match, frame_name, listed, match_count, match_names, natural_order
 from som.preprocessing.importing.trajectories import MONST3R_FILES
 from som.preprocessing.importing.windows import Size, Window, droid_image, dust3r_image, whole_image
 
@@ -34,6 +35,8 @@ class ForeignDepth:
     """Whose files they are, where that is certain."""
     values: list[np.ndarray] | np.ndarray
     """T arrays (h,w), not yet of one size."""
+    match: Match
+    """How they were told to the frames."""
     window: Window | None
     """Where they lie in the frames; None: each covers its whole frame."""
     kind: str | None
@@ -45,7 +48,7 @@ class ForeignDepth:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-def read_depth_file(path: Path, names: list[str], size: Size, source_size: Size | None) -> ForeignDepth:
+def read_depth_file(path: Path, names: FrameNames, size: Size, source_size: Size | None) -> ForeignDepth:
     """One .npz or .npy of all frames.
 
     Raises:
@@ -53,31 +56,30 @@ def read_depth_file(path: Path, names: list[str], size: Size, source_size: Size 
     """
     facts = {"file": str(path)}
     if path.suffix == ".npy":
-        values = _sequence(path, load_array(path), names)
-        return ForeignDepth(None, values, None, None, None, facts=facts)
+        values, match = _sequence(path, load_array(path), names)
+        return ForeignDepth(None, values, match, None, None, None, facts=facts)
     if path.suffix != ".npz":
         raise UserError(
             f"{path}: depth is one .npz or .npy file of all frames, or a folder of one file a frame; give one of these."
         )
     found = set(array_shapes(path))
     if set(MEGASAM) <= found:
-        values = _sequence(path, load_arrays(path, ("depths",))["depths"], names)
+        values, match = _sequence(path, load_arrays(path, ("depths",))["depths"], names)
         window = droid_image(path, values.shape[1:], size, source_size)
-        return ForeignDepth("MegaSaM", values, window, "scale", "depth", facts=facts)
+        return ForeignDepth("MegaSaM", values, match, window, "scale", "depth", facts=facts)
     posed = posed_depth_names(found)
     if posed is not None:
         arrays = load_arrays(path, posed[2:])
-        values = _sequence(path, arrays[posed[2]], names)
-        confidence = _sequence(path, arrays[posed[3]], names) if posed[3] in arrays else None
+        values, match = _sequence(path, arrays[posed[2]], names)
+        confidence = _sequence(path, arrays[posed[3]], names)[0] if posed[3] in arrays else None
         program = "VGGT" if posed[2:] == ("depth", "depth_conf") else "Depth Anything 3"
-        return ForeignDepth(program, values, None, "scale", "depth", confidence, facts)
+        return ForeignDepth(program, values, match, None, "scale", "depth", confidence, facts)
     name, meaning = _main_array(path, found)
-    return ForeignDepth(
-        None, _sequence(path, load_arrays(path, (name,))[name], names), None, None, meaning, facts=facts
-    )
+    values, match = _sequence(path, load_arrays(path, (name,))[name], names)
+    return ForeignDepth(None, values, match, None, None, meaning, facts=facts)
 
 
-def read_depth_folder(path: Path, names: list[str], size: Size, source_size: Size | None) -> ForeignDepth:
+def read_depth_folder(path: Path, names: FrameNames, size: Size, source_size: Size | None) -> ForeignDepth:
     """A folder of one file a frame, of MoGe's folders, or of MonST3R.
 
     Raises:
@@ -85,13 +87,16 @@ def read_depth_folder(path: Path, names: list[str], size: Size, source_size: Siz
     """
     facts = {"folder": str(path)}
     if all((path / name).is_file() for name in MONST3R_FILES):
-        values = _read_files(path, [p for p in _files(path, ".npy") if p.stem.startswith("frame_")], names)
+        files = [p for p in _files(path, ".npy") if p.stem.startswith("frame_")]
+        match = match_count(path, len(files), names, "depth maps")
+        order = natural_order([p.name for p in files])
+        values = [_read(files[order[place]]) for place in match.chosen]
         window = dust3r_image(path, values[0].shape, size, source_size)
-        return ForeignDepth("MonST3R", values, window, "scale", "depth", facts=facts)
+        return ForeignDepth("MonST3R", values, match, window, "scale", "depth", facts=facts)
     moge = list(path.glob("*/depth.exr"))
     if moge:
-        order, _ = match_all(path, [p.parent.name for p in moge], names, "depth maps")
-        return ForeignDepth("MoGe", [_read(moge[i]) for i in order], None, None, "depth", facts=facts)
+        match = match_names(path, [p.parent.name for p in moge], names, "depth maps")
+        return ForeignDepth("MoGe", [_read(moge[i]) for i in match.chosen], match, None, None, "depth", facts=facts)
     exports = [p for kind in ("npz", "mini_npz") if (p := path / "exports" / kind / "results.npz").is_file()]
     if exports:
         return read_depth_file(exports[0], names, size, source_size)
@@ -105,26 +110,26 @@ def read_depth_folder(path: Path, names: list[str], size: Size, source_size: Siz
         return read_depth_file(files[0], names, size, source_size)
     if suffix == ".npz":
         return _npz_files(path, files, names, facts)
-    metric = all(p.stem.endswith(METRIC_ENDING) for p in files)
-    values = _read_files(path, files, names)
-    if metric:
-        return ForeignDepth("Depth Anything V2, metric", values, None, "metric", "depth", facts=facts)
-    return ForeignDepth(None, values, None, None, None, facts=facts)
+    match = match_names(path, [frame_name(p).removesuffix(METRIC_ENDING) for p in files], names, "depth maps")
+    values = [_read(files[i]) for i in match.chosen]
+    if all(p.stem.endswith(METRIC_ENDING) for p in files):
+        return ForeignDepth("Depth Anything V2, metric", values, match, None, "metric", "depth", facts=facts)
+    return ForeignDepth(None, values, match, None, None, None, facts=facts)
 
 
-def _npz_files(path: Path, files: list[Path], names: list[str], facts: dict) -> ForeignDepth:
+def _npz_files(path: Path, files: list[Path], names: FrameNames, facts: dict) -> ForeignDepth:
     found = set(array_shapes(files[0]))
     name, meaning = _main_array(files[0], found)
-    order, _ = match_all(path, [p.name for p in files], names, "depth maps")
+    match = match_names(path, [p.name for p in files], names, "depth maps")
     values = []
-    for i in order:
+    for i in match.chosen:
         arrays = load_arrays(files[i], (name,))
         if name not in arrays:
             raise UserError(f"{files[i]}: lacks the array {name} that {files[0].name} has; write it anew.")
         values.append(_one_channel(files[i], arrays[name]))
     if found == {"depth", "fov"}:  # only MegaSaM's script for UniDepth writes these two
-        return ForeignDepth("UniDepth", values, None, "metric", "depth", facts=facts)
-    return ForeignDepth(None, values, None, None, meaning, facts=facts)
+        return ForeignDepth("UniDepth", values, match, None, "metric", "depth", facts=facts)
+    return ForeignDepth(None, values, match, None, None, meaning, facts=facts)
 
 
 def _main_array(path: Path, found: set[str]) -> tuple[str, str | None]:
@@ -143,11 +148,6 @@ def _main_array(path: Path, found: set[str]) -> tuple[str, str | None]:
 
 def _files(folder: Path, suffix: str) -> list[Path]:
     return sorted(p for p in folder.iterdir() if p.suffix.lower() == suffix and not p.name.startswith("."))
-
-
-def _read_files(path: Path, files: list[Path], names: list[str]) -> list[np.ndarray]:
-    order, _ = match_all(path, [frame_name(p).removesuffix(METRIC_ENDING) for p in files], names, "depth maps")
-    return [_read(files[i]) for i in order]
 
 
 def _read(path: Path) -> np.ndarray:
@@ -206,16 +206,16 @@ def _one_channel(path: Path, values: np.ndarray) -> np.ndarray:
     return values
 
 
-def _sequence(path: Path, values: np.ndarray, names: list[str]) -> np.ndarray:
-    """(T,h,w)"""
+def _sequence(path: Path, values: np.ndarray, names: FrameNames) -> tuple[np.ndarray, Match]:
+    """(T,h,w) of the frames."""
     shape = values.shape
     if values.ndim == 4 and values.shape[1] == 1:
         values = values[:, 0]
     values = without_batch(values, 3)
     if values.ndim != 3 or values.size == 0:
         raise UserError(f"{path}: depth must have shape (frames, height, width), found {shape}; write it anew.")
-    match_count(path, len(values), names, "depth maps")
-    return values
+    match = match_count(path, len(values), names, "depth maps")
+    return values if len(values) == len(names) else values[match.chosen], match
 
 
 def window_of(path: Path, found: ForeignDepth, shape: Size, size: Size) -> Window:

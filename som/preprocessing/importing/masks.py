@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,8 +13,9 @@ from PIL import Image
 from torch import Tensor
 
 from som.errors import UserError
+from som.preprocessing.frames.names import FrameNames
 from som.preprocessing.importing.arrays import array_shapes, load_array, load_arrays
-from som.preprocessing.importing.frames import listed, match_all, match_count
+from som.preprocessing.importing.frames import Match, listed, match_count, match_names, natural_order
 from som.preprocessing.importing.trajectories import MONST3R_FILES
 from som.preprocessing.importing.windows import Size, Window, dust3r_image, whole_image
 
@@ -23,15 +26,27 @@ THRESHOLD = 127
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
+@dataclass
+class ImportedMasks:
+    """Masks of T frames."""
+
+    foreground: Bool[Tensor, "t H W"]
+    """True is moving."""
+    source: dict[str, Any]
+    """Provenance, plain JSON: file or folder, how frames were matched."""
+    warnings: list[str]
+    """Sentences that the user should read."""
+
+
 def import_masks(
     path: Path,
     *,
-    names: list[str],
+    frames: FrameNames,
     size: Size,
     object_ids: tuple[int, ...] | None = None,
     source_size: Size | None = None,
-) -> Bool[Tensor, "t H W"]:
-    """Reads masks of another program; True is moving.
+) -> ImportedMasks:
+    """Reads masks of another program.
 
     Takes a folder with one image (.png, .jpg) or array (.npy) a frame; a folder of such folders, one per object, as
     SAM 2 writes with ``--per_obj_png_file``; a MonST3R folder; or one .npy or .npz of all frames, (T,H,W) or
@@ -39,7 +54,7 @@ def import_masks(
     palette (DAVIS, SAM 2) or values up to 127. Masks of another size are resized to the nearest pixel.
 
     Args:
-        names: of the T frames in the order of time; files are matched by name, else by order.
+        frames: names of the T frames in the order of time; ``importing.frames`` says how files are told to them.
         size: (height, width) of the frames.
         object_ids: only objects of these numbers, in (T,objects,H,W) indices from 0; None takes all.
         source_size: (height, width) of the images that MonST3R was given, if they were not of ``size``.
@@ -50,23 +65,33 @@ def import_masks(
     path = Path(path)
     if not path.exists():
         raise UserError(f"{path}: does not exist; give the folder or file of the masks.")
+    masks, match = _read(path, frames, size, object_ids, source_size)
+    return ImportedMasks(masks, {"path": str(path), "matched_by": match.by}, match.warnings)
+
+
+def _read(
+    path: Path, names: FrameNames, size: Size, object_ids: tuple[int, ...] | None, source_size: Size | None
+) -> tuple[Bool[Tensor, "t H W"], Match]:
     if path.is_file():
-        masks = _single_file(path, names, object_ids)
-        return torch.from_numpy(whole_image(path, masks.shape[1:], size).place(masks, size))
+        masks, match = _single_file(path, names, object_ids)
+        return torch.from_numpy(whole_image(path, masks.shape[1:], size).place(masks, size)), match
     objects = sorted(p for p in path.iterdir() if p.is_dir() and p.name.isdigit())
     if objects and not _frame_files(path):
         return _objects(path, objects, names, size, object_ids)
     if all((path / name).is_file() for name in MONST3R_FILES):
         files = [p for p in _frame_files(path) if p.stem.startswith("dynamic_mask_")]
-        masks = _folder(path, files, names, object_ids)
+        match = match_count(path, len(files), names, "masks")
+        order = natural_order([p.name for p in files])
+        masks = _folder(path, [files[order[place]] for place in match.chosen], object_ids)
         window = dust3r_image(path, masks[0].shape, size, source_size)
-        return _placed(path, masks, size, window)
+        return _placed(path, masks, size, window), match
     files = _frame_files(path)
     if not files:
         inside = [p.name for p in path.iterdir() if p.is_dir()]
         hint = f"; name one of its folders ({listed(sorted(inside))})" if inside else "; write one png a frame there"
         raise UserError(f"{path}: holds no mask (.png, .jpg or .npy){hint}.")
-    return _placed(path, _folder(path, files, names, object_ids), size, None)
+    match = match_names(path, [p.name for p in files], names, "masks")
+    return _placed(path, _folder(path, [files[i] for i in match.chosen], object_ids), size, None), match
 
 
 def _placed(path: Path, masks: list[np.ndarray], size: Size, window: Window | None) -> Bool[Tensor, "t H W"]:
@@ -84,16 +109,15 @@ def _frame_files(folder: Path) -> list[Path]:
     return images or [p for p in files if p.suffix == ".npy"]
 
 
-def _folder(path: Path, files: list[Path], names: list[str], object_ids: tuple[int, ...] | None) -> list[np.ndarray]:
-    """One bool mask a frame."""
-    order, _ = match_all(path, [p.name for p in files], names, "masks")
-    values = [(_read_image if files[i].suffix != ".npy" else _read_array)(files[i]) for i in order]
+def _folder(path: Path, files: list[Path], object_ids: tuple[int, ...] | None) -> list[np.ndarray]:
+    """One bool mask a file."""
+    values = [(_read_image if file.suffix != ".npy" else _read_array)(file) for file in files]
     return _moving(path, values, object_ids)
 
 
 def _objects(
-    path: Path, folders: list[Path], names: list[str], size: Size, object_ids: tuple[int, ...] | None
-) -> Bool[Tensor, "t H W"]:
+    path: Path, folders: list[Path], names: FrameNames, size: Size, object_ids: tuple[int, ...] | None
+) -> tuple[Bool[Tensor, "t H W"], Match]:
     """The union of one folder of masks per object."""
     chosen = [f for f in folders if object_ids is None or int(f.name) in object_ids]
     if not chosen:
@@ -102,8 +126,10 @@ def _objects(
         )
     union = torch.zeros((len(names), *size), dtype=torch.bool)
     for f in chosen:
-        union |= _placed(f, _folder(f, _frame_files(f), names, None), size, None)
-    return union
+        files = _frame_files(f)
+        match = match_names(f, [p.name for p in files], names, "masks")
+        union |= _placed(f, _folder(f, [files[i] for i in match.chosen], None), size, None)
+    return union, match
 
 
 def _read_image(path: Path) -> np.ndarray:
@@ -142,7 +168,7 @@ def _moving(path: Path, values: list[np.ndarray], object_ids: tuple[int, ...] | 
     return [v > (THRESHOLD if largest > THRESHOLD else 0) for v in values]
 
 
-def _single_file(path: Path, names: list[str], object_ids: tuple[int, ...] | None) -> np.ndarray:
+def _single_file(path: Path, names: FrameNames, object_ids: tuple[int, ...] | None) -> tuple[np.ndarray, Match]:
     """(T,h,w) bool from one .npy or .npz."""
     if path.suffix == ".npy":
         values = load_array(path)
@@ -160,11 +186,12 @@ def _single_file(path: Path, names: list[str], object_ids: tuple[int, ...] | Non
         raise UserError(
             f"{path}: masks must have shape (frames, height, width), found {values.shape}; write them anew."
         )
-    match_count(path, len(values), names, "masks")
+    match = match_count(path, len(values), names, "masks")
+    values = values[match.chosen]
     if values.ndim == 3:
-        return np.stack(_moving(path, list(values), object_ids))
+        return np.stack(_moving(path, list(values), object_ids)), match
     count = values.shape[1]
     if object_ids is not None and not all(0 <= number < count for number in object_ids):
         raise UserError(f"{path}: holds objects 0 to {count - 1}, not {object_ids}; name some of these.")
     chosen = range(count) if object_ids is None else object_ids
-    return np.any([np.stack(_moving(path, list(values[:, number]), None)) for number in chosen], axis=0)
+    return np.any([np.stack(_moving(path, list(values[:, number]), None)) for number in chosen], axis=0), match

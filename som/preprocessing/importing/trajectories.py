@@ -10,7 +10,7 @@ from depth.data.files import read_numbers
 from depth.errors import DepthError
 from som.errors import UserError
 from som.preprocessing.importing.camera_sources import CameraRequest, ForeignCameras, inverted, pose_matrices
-from som.preprocessing.importing.frames import REMEDY, match_count
+from som.preprocessing.importing.frames import match_count, match_stamps
 from som.preprocessing.importing.windows import dust3r_image
 
 MONST3R_FILES = ("pred_traj.txt", "pred_intrinsics.txt")
@@ -19,27 +19,18 @@ MONST3R_FILES = ("pred_traj.txt", "pred_intrinsics.txt")
 def read_tum_cameras(path: Path, request: CameraRequest) -> ForeignCameras:
     """Lines ``timestamp x y z qx qy qz qw``, camera to world in OpenCV axes; a focal length has to be given.
 
-    As many lines as frames are taken in the order of time; fewer, if their timestamps are frame numbers from 0.
+    Lines are told to frames by their number or by timestamps that are frame numbers, see ``match_stamps``.
 
     Raises:
         UserError: the file is broken or its lines cannot be told to frames.
     """
     rows = _rows(path, 8, "a TUM trajectory (timestamp x y z qx qy qz qw)")
     rows = rows[np.argsort(rows[:, 0], kind="stable")]
-    count, stamps = len(request.names), rows[:, 0]
-    if len(rows) == count:
-        frames, matched_by = list(range(count)), "order"
-    else:
-        whole = (stamps == np.round(stamps)) & (stamps >= 0) & (stamps < count)
-        if not whole.all() or len(set(stamps)) < len(stamps):
-            raise UserError(
-                f"{path}: holds {len(rows)} poses for {count} frames, and their timestamps are no frame numbers from 0 "
-                f"to {count - 1}; {REMEDY}."
-            )
-        frames, matched_by = stamps.astype(int).tolist(), "frame number"
+    match = match_stamps(path, rows[:, 0].tolist(), request.names, "poses")
+    rows = rows[match.chosen]
     K = np.tile(request.given_intrinsics(path), (len(rows), 1, 1))
     w2c = inverted(pose_matrices(rows[:, 1:4], rows[:, 4:], path))
-    return ForeignCameras("TUM trajectory", w2c, K, frames, matched_by, facts={"file": str(path)})
+    return ForeignCameras("TUM trajectory", w2c, K, match, facts={"file": str(path)})
 
 
 def read_monst3r_cameras(path: Path, request: CameraRequest) -> ForeignCameras:
@@ -55,15 +46,16 @@ def read_monst3r_cameras(path: Path, request: CameraRequest) -> ForeignCameras:
     trajectory, calibration = (folder / name for name in MONST3R_FILES)
     rows = _rows(trajectory, 8, "MonST3R's trajectory (time x y z qw qx qy qz)")
     K = _rows(calibration, 9, "MonST3R's intrinsics").reshape(-1, 3, 3)
-    match_count(trajectory, len(rows), request.names, "cameras")
-    match_count(calibration, len(K), request.names, "intrinsics")
+    match = match_count(trajectory, len(rows), request.names, "cameras")
+    if len(K) != len(rows):
+        raise UserError(f"{calibration}: holds {len(K)} intrinsics for {len(rows)} cameras; write the files anew.")
+    rows, K = rows[match.chosen], K[match.chosen]
     center = np.median(K[:, :2, 2], axis=0)
     found = round(2 * center[1]), round(2 * center[0])
     window = dust3r_image(calibration, found, request.size, request.source_size)
     quats_xyzw = rows[:, [5, 6, 7, 4]]
     w2c = inverted(pose_matrices(rows[:, 1:4], quats_xyzw, trajectory))
-    frames = list(range(len(rows)))
-    return ForeignCameras("MonST3R", w2c, window.intrinsics(K), frames, "order", facts={"folder": str(folder)})
+    return ForeignCameras("MonST3R", w2c, window.intrinsics(K), match, facts={"folder": str(folder)})
 
 
 def _rows(path: Path, count: int, what: str) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Recordings of every kind become the same numbered images; what cannot be used is refused in one sentence."""
 
+import json
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -217,6 +218,34 @@ def test_a_second_call_reuses_and_other_options_or_sources_replace(video, tmp_pa
     other = encode(tmp_path / "other.mkv", moving_frames(9)[:, ::-1])
     assert not extract_frames(other, folder, ALL).reused
     assert np.abs(extract_frames(other, folder, ALL).read() - moving_frames(9)[:, ::-1].astype(int)).max() <= 2
+
+
+def test_a_record_of_the_former_format_is_completed(video, tmp_path):
+    """Format 1 did not say where in the recording the frames were; the images of it are good."""
+    folder = tmp_path / "images"
+    first = extract_frames(video, folder, replace(ALL, start=0.1))
+    path, record = folder / "frames.json", json.loads((folder / "frames.json").read_text())
+    assert record["format"] == 2
+    for key in ("source_indices", "original_names", "recording_names"):
+        del record["frames"][key]
+    path.write_text(json.dumps({**record, "format": 1}))
+    before = {image.name: image.stat().st_mtime_ns for image in folder.glob("*.png")}
+    again = extract_frames(video, folder, replace(ALL, start=0.1))
+    assert again == first and not again.reused and again.source_indices == list(range(11))
+    assert {image.name: image.stat().st_mtime_ns for image in folder.glob("*.png")} == before
+    assert extract_frames(video, folder, replace(ALL, start=0.1)).reused
+    path.write_text(json.dumps({**record, "format": 3}))
+    assert "is no record of this version" in read_error(video, folder)
+
+
+def test_the_place_in_the_recording_is_kept(tmp_path):
+    """Of frames that repeat, are thinned out, or lie before the chosen part."""
+    shown = moving_frames(30)[[*range(12), 11, *range(12, 30)]]
+    found = extract_frames(encode(tmp_path / "a.mkv", shown), tmp_path / "images", replace(ALL, start=0.5, every=3))
+    assert found.num_source_frames == 26 and found.source_indices == [0, 3, 6, 10, 13, 16, 19, 22, 25]
+    expected = shown[5:][found.source_indices]
+    assert np.abs(found.read().astype(int) - expected).max() <= 2
+    assert found.original_names is None and found.recording_names is None
 
 
 def test_images_of_another_origin_are_left_alone(video, tmp_path):

@@ -1,6 +1,7 @@
 """Folders of images: order, orientation, formats, and what is refused."""
 
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -44,6 +45,45 @@ def test_orientation_is_honoured(tmp_path):
     assert image[0, -1, 0] > 180 and image[0, -1, 1] < 90  # the red corner is now at the upper right
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_photos_of_phones_are_upright(tmp_path, orientation):
+    """HEIC stores the turn twice, for the decoder and in EXIF; it counts once."""
+    pytest.importorskip("pillow_heif").register_heif_opener()
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    corner = np.full((48, 64, 3), 60, np.uint8)
+    corner[:16, :16] = 255, 0, 0
+    photo = Image.fromarray(corner)
+    photo.save(tmp_path / "a.jpg", quality=98, exif=exif)
+    photo.info["exif"] = exif.tobytes()
+    photo.save(tmp_path / "a.HEIC", quality=98)
+    turned, expected = (read_upright(tmp_path / name).astype(int) for name in ("a.HEIC", "a.jpg"))
+    assert turned.shape == ((48, 64, 3) if orientation < 5 else (64, 48, 3))
+    assert np.abs(turned - expected).mean() < 3
+
+
+def test_a_folder_of_photos_of_phones(tmp_path, monkeypatch):
+    pytest.importorskip("pillow_heif").register_heif_opener()
+    (tmp_path / "photos").mkdir()
+    for i, image in enumerate(frames()):
+        Image.fromarray(image).save(tmp_path / "photos" / f"IMG_{412 + i:04d}.HEIC", quality=-1)
+    found = extract_frames(tmp_path / "photos", tmp_path / "images", FrameOptions())
+    assert found.original_names[1] == "IMG_0413.HEIC"
+    assert np.abs(found.read()[:, :6, :8].astype(int) - (255, 0, 0)).mean() < 10
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(UserError, match=r'IMG_0412\.HEIC: reading HEIC photos needs .* "som4d\[heic\]"'):
+        extract_frames(tmp_path / "photos", tmp_path / "more", FrameOptions())
+
+
+def test_original_names_and_places_are_kept(folder, tmp_path):
+    options = FrameOptions(image_fps=1, start=1)
+    found = extract_frames(folder, tmp_path / "images", options)
+    assert found.original_names == [f"shot {i}.png" for i in range(2, 11)] and found.source_indices == list(range(9))
+    assert found.recording_names == [f"shot {i}.png" for i in range(1, 11)]
+    assert found.naming == extract_frames(folder, tmp_path / "images", options).naming
+    assert found.naming.indices == list(range(9)) and found.naming.num_recorded == 9
+
+
 def test_every_kind_of_pixel_becomes_rgb(tmp_path):
     rgb = frames()[0]
     alpha = np.dstack([rgb, np.full(rgb.shape[:2], 90, np.uint8)])
@@ -79,8 +119,8 @@ def test_what_does_not_belong_is_named(folder, tmp_path):
     with pytest.raises(UserError, match=r"shot 4\.png: is no readable image"):
         extract_frames(folder, tmp_path / "images", FrameOptions())
     (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "a.heic").write_bytes(b"")
-    with pytest.raises(UserError, match=r"holds no image .* found \.heic"):
+    (tmp_path / "other" / "a.mov").write_bytes(b"")
+    with pytest.raises(UserError, match=r"holds no image .* found \.mov"):
         list_recording(tmp_path / "other")
 
 

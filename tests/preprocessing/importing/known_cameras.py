@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from som.preprocessing.frames.names import FrameNames
 from som.preprocessing.importing.cameras import ImportedCameras, import_cameras
 
 SIZE = (180, 320)
@@ -48,4 +49,4 @@ def check(cameras: ImportedCameras, scale=(1.0, 1.0), frames=range(4)) -> None:
 
 
 def read(path: Path, **options) -> ImportedCameras:
-    return import_cameras(path, **{"names": NAMES, "size": SIZE, **options})
+    return import_cameras(path, **{"frames": FrameNames(NAMES), "size": SIZE, **options})

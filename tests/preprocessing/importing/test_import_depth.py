@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from som.errors import UserError
+from som.preprocessing.frames.names import FrameNames
 from som.preprocessing.importing.depth import import_depth
 
 SIZE = (6, 8)
@@ -34,7 +35,7 @@ def save_folder(folder: Path, maps: np.ndarray, pattern: str = "{}.npy") -> Path
 
 
 def read(path: Path, **options):
-    found = import_depth(path, **{"names": NAMES, "size": SIZE, **options})
+    found = import_depth(path, **{"frames": FrameNames(NAMES), "size": SIZE, **options})
     assert found.depth.dtype == torch.float32 and found.depth.shape == (3, *options.get("size", SIZE))
     return found
 

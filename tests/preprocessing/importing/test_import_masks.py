@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from som.errors import UserError
+from som.preprocessing.frames.names import FrameNames
 from som.preprocessing.importing.masks import import_masks
 
 SIZE = (6, 8)
@@ -38,7 +39,7 @@ def save_folder(folder: Path, labels: np.ndarray, names=NAMES, save=None) -> Pat
 
 
 def read(path: Path, **options) -> np.ndarray:
-    masks = import_masks(path, **{"names": NAMES, "size": SIZE, **options})
+    masks = import_masks(path, **{"frames": FrameNames(NAMES), "size": SIZE, **options}).foreground
     assert masks.dtype == torch.bool and masks.shape == (3, *options.get("size", SIZE))
     return masks.numpy()
 
@@ -120,8 +121,8 @@ def test_monst3r(tmp_path):
     for t in range(12):
         masks[t, 0, 10 * t : 10 * t + 10] = 255
         Image.fromarray(masks[t]).save(tmp_path / f"dynamic_mask_{t}.png")
-    names = [f"{t:05d}" for t in range(12)]
-    read = import_masks(tmp_path, names=names, size=(312, 512)).numpy()
+    frames = FrameNames([f"{t:05d}" for t in range(12)])
+    read = import_masks(tmp_path, frames=frames, size=(312, 512)).foreground.numpy()
     assert not read[:, :4].any() and not read[:, 308:].any()
     assert np.array_equal(read[:, 4:308], masks > 0)
 

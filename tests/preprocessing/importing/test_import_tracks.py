@@ -7,6 +7,7 @@ import torch
 from flow.track_files import write_tracks
 from flow.tracks import PointTracks
 from som.errors import UserError
+from som.preprocessing.frames.names import FrameNames
 from som.preprocessing.importing.tracks import import_tracks
 
 SIZE = (90, 160)
@@ -19,7 +20,7 @@ def positions() -> np.ndarray:
 
 
 def read(path, **options) -> PointTracks:
-    return import_tracks(path, **{"names": NAMES, "size": SIZE, **options})
+    return import_tracks(path, **{"frames": FrameNames(NAMES), "size": SIZE, **options}).tracks
 
 
 def test_cotracker_at_another_size(tmp_path):
@@ -56,8 +57,8 @@ def test_bad_files(tmp_path):
     with pytest.raises(UserError, match="does not exist"):
         read(tmp_path / "a.npz")
     np.savez(tmp_path / "a.npz", tracks=positions(), visibility=np.ones((4, 5), bool))
-    with pytest.raises(UserError, match="tracks 4 frames, expected 3"):
-        read(tmp_path / "a.npz", names=NAMES[:3])
+    with pytest.raises(UserError, match="4 tracked frames for 3 frames"):
+        read(tmp_path / "a.npz", frames=FrameNames(NAMES[:3]))
     np.savez(tmp_path / "b.npz", tracks=positions(), visibility=np.zeros((4, 5), bool))
     with pytest.raises(UserError, match="no point is visible"):
         read(tmp_path / "b.npz")

@@ -1,4 +1,4 @@
-"""Matching of frames, and where cropped and resized images lie."""
+"""Where cropped and resized images lie."""
 
 from pathlib import Path
 
@@ -6,33 +6,9 @@ import numpy as np
 import pytest
 
 from som.errors import UserError
-from som.preprocessing.importing.frames import frame_name, match_all, match_some
 from som.preprocessing.importing.windows import Window, droid_image, dust3r_image, whole_image
 
 HERE = Path("prior")
-FRAMES = ["00000", "00001", "00002"]
-
-
-def test_names_lose_folder_and_ending_only():
-    assert frame_name("images/a.b.png") == "a.b" and frame_name("take.2") == "take.2" and frame_name("x.JPG") == "x"
-
-
-def test_some_frames_by_name_or_order():
-    assert match_some(HERE, ["00002.png", "images/00000.png"], FRAMES, "cameras") == ([2, 0], "name")
-    assert match_some(HERE, ["f10", "f9", "f2"], FRAMES, "cameras") == ([2, 1, 0], "order")
-    assert match_some(HERE, ["00001", "00002", "00003"], FRAMES, "cameras") == ([0, 1, 2], "order")
-    for found in (["00000", "00007"], [], ["a", "b", "c", "d"]):
-        with pytest.raises(UserError, match=f"holds {len(found)} cameras for 3 frames"):
-            match_some(HERE, found, FRAMES, "cameras")
-
-
-def test_all_frames_by_name_or_order():
-    assert match_all(HERE, ["00002", "x", "00001", "00000"], FRAMES, "masks") == ([3, 2, 0], "name")
-    assert match_all(HERE, ["m_2", "m_10", "m_1"], FRAMES, "masks") == ([2, 0, 1], "order")
-    with pytest.raises(UserError, match=r"1 of 3 frames have no masks \(00001\)"):
-        match_all(HERE, ["00000", "00002"], FRAMES, "masks")
-    with pytest.raises(UserError, match="holds 2 masks for 3 frames, none under the name of a frame"):
-        match_all(HERE, ["a", "b"], FRAMES, "masks")
 
 
 def test_resizing_scales_rows_of_K_and_nothing_else():
