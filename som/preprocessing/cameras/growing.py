@@ -1,6 +1,9 @@
-"""Cameras from tracks alone: a chain of rotations, then bundle adjustment over a window that grows along the video.
+"""Cameras from tracks alone: a chain of rotations, then bundle adjustment that proceeds along the video.
 
-The focal length is held until all frames are in: freed earlier, it runs away while there is little parallax.
+A window of the last frames is adjusted against those before it, and everything so far whenever that has become half as
+long again, so that the time grows with the number of frames and not with its square. Early on the scene reversed in
+depth is tried too. The focal length is held until all frames are in: freed earlier, it runs away while there is little
+parallax.
 """
 
 from __future__ import annotations
@@ -12,20 +15,26 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Float
 
-from som.preprocessing.cameras.bundle_adjustment import (
-    FocalPrior,
-    Scene,
-    Solution,
-    adjust,
-    camera_coordinates,
-)
+from som.preprocessing.cameras.bundle_adjustment import FocalPrior, Scene, Solution, adjust, normalized
 from som.preprocessing.cameras.observations import Observations
+from som.preprocessing.cameras.reversal import reversed_scene
 
 FIRST_WINDOW = 10
 """Frames that are adjusted first, from rotations and points at one depth."""
 GROWTH = 5
 """Frames that are added at a time."""
-WINDOW_ITERATIONS = 10
+WINDOW = 20
+"""Frames that are adjusted each time,"""
+ANCHORS = 5
+"""but for the first of them, which hold place and scale."""
+FULL_GROWTH = 1.5
+"""Everything so far is adjusted when it has so many times the frames of the time before."""
+REVERSIBLE = 45
+"""Up to so many frames the scene reversed in depth is tried too: what begins reversed hardly ever turns round later."""
+ITERATIONS = 10
+"""Of each of these adjustments, at most."""
+MIN_SIGHTINGS = 3
+"""A point takes part once so many of the frames see it."""
 MIN_COMMON = 8
 """Points that two frames must share for the rotation between them to be estimated."""
 
@@ -37,6 +46,7 @@ def build_scene(
     focal: float,
     *,
     scale: float,
+    nearness: Float[np.ndarray, "p"] | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Scene:
     """Cameras and points at a held focal length, from nothing else.
@@ -46,6 +56,8 @@ def build_scene(
         center: principal point (x, y).
         focal: pixels.
         scale: of the robust loss, pixels.
+        nearness: inverse depth of each point where its track begins, over the median of what is there; all are taken to
+            be 1 where this is None.
         progress: called with the share of the frames that are in.
 
     Returns:
@@ -56,19 +68,19 @@ def build_scene(
     t = np.zeros((num_frames, 3))
     X = np.zeros((seen.num_points, 4))
     known = np.zeros(seen.num_points, bool)
-    end = min(FIRST_WINDOW, num_frames)
+    scene = Scene(R, t, X, focal)
+    end, adjusted = min(FIRST_WINDOW, num_frames), 0
     while True:
-        _place_new_points(seen, R, t, X, known, center, focal, end)
-        inside, points = seen.select((seen.frame < end) & known[seen.point])
-        scene = adjust(
-            Scene(R[:end], t[:end], X[points], focal), inside, center, scale=scale, iterations=WINDOW_ITERATIONS
-        ).scene
-        scene = normalized(scene, inside)
-        R[:end], t[:end], X[points] = scene.R, scene.t, scene.X
+        _place_new_points(seen, R, t, X, known, center, focal, end, nearness)
+        if end <= WINDOW or end >= FULL_GROWTH * adjusted:
+            _adjust_frames(scene, seen, known, 0, end, center, scale)
+            adjusted = end
+        else:
+            _adjust_frames(scene, seen, known, end - WINDOW, end, center, scale)
         if progress is not None:
             progress(end / num_frames)
         if end == num_frames:
-            return Scene(R, t, X, focal)
+            return scene
         new_end = min(end + GROWTH, num_frames)
         R[end:new_end] = chain[end:new_end] @ chain[end - 1].T @ R[end - 1]
         velocity = _velocity(R, t, end)
@@ -99,17 +111,6 @@ def refine_scene(
     return replace(solution, scene=scene)
 
 
-def normalized(scene: Scene, seen: Observations) -> Scene:
-    """The same scene, scaled so that the median depth of the observations is 1, most points in front of infinity."""
-    inverse_depth = scene.X[seen.point, 3] / np.maximum(camera_coordinates(scene, seen)[:, 2], 1e-12)
-    scale = np.median(inverse_depth)
-    if abs(scale) < 1e-12:
-        return scene
-    # (X[3], t) and (-X[3], -t) project alike; a negative median is mended by the same division.
-    X = scene.X / np.array([1, 1, 1, scale])
-    return replace(scene, t=scene.t * scale, X=X / np.linalg.norm(X, axis=1, keepdims=True))
-
-
 def chain_rotations(
     seen: Observations, num_frames: int, center: Float[np.ndarray, "2"], focal: float, scale: float
 ) -> Float[np.ndarray, "t 3 3"]:
@@ -137,6 +138,28 @@ def _rotation(source: Float[np.ndarray, "n 3"], target: Float[np.ndarray, "n 3"]
     return R
 
 
+def _adjust_frames(
+    scene: Scene, seen: Observations, known: np.ndarray, start: int, end: int, center: np.ndarray, scale: float
+) -> None:
+    """Adjusts, in place, the cameras in [start, end) and the known points by what is seen there.
+
+    A window that begins after the first frame is anchored to its first cameras; else the world's scale is set anew.
+    """
+    inside = (seen.frame >= start) & (seen.frame < end) & known[seen.point]
+    sightings = np.bincount(seen.point[inside], minlength=seen.num_points)
+    window, points = seen.select(inside & (sightings >= MIN_SIGHTINGS)[seen.point])
+    window = replace(window, frame=window.frame - start)
+    part = Scene(scene.R[start:end], scene.t[start:end], scene.X[points], scene.focal)
+    fixed = tuple(range(ANCHORS)) if start else (0,)
+    solution = adjust(part, window, center, scale=scale, iterations=ITERATIONS, fixed=fixed)
+    if start == 0 and end <= REVERSIBLE:
+        turned = reversed_scene(solution.scene, window)
+        turned = adjust(turned, window, center, scale=scale, iterations=ITERATIONS)
+        solution = min(solution, turned, key=lambda s: s.cost)
+    part = solution.scene if start else normalized(solution.scene, window)
+    scene.R[start:end], scene.t[start:end], scene.X[points] = part.R, part.t, part.X
+
+
 def _place_new_points(
     seen: Observations,
     R: np.ndarray,
@@ -146,20 +169,23 @@ def _place_new_points(
     center: np.ndarray,
     focal: float,
     end: int,
+    nearness: np.ndarray | None,
 ) -> None:
-    """Sets points queried before ``end`` on the ray of their query, at the median depth of what is known there."""
+    """Sets points queried before ``end`` on the ray of their query, at the median depth of what is known there, divided
+    by their ``nearness`` where that is given."""
     at_query = seen.frame == seen.query_frame[seen.point]
     times_seen = np.bincount(seen.point[seen.frame < end], minlength=len(X))
     for frame in np.unique(seen.query_frame[seen.query_frame < end]):
         here = seen.frame == frame
-        new = here & at_query & ~known[seen.point] & (times_seen[seen.point] >= 3)
+        new = here & at_query & ~known[seen.point] & (times_seen[seen.point] >= MIN_SIGHTINGS)
         if not new.any():
             continue
         old = X[seen.point[here & known[seen.point]]]
         depth_times_w = old[:, :3] @ R[frame, 2] + old[:, 3] * t[frame, 2]
         w = np.median(old[:, 3] / np.maximum(depth_times_w, 1e-9)) if len(old) > MIN_COMMON else 1.0
         rays = np.concatenate([(seen.xy[new] - center) / focal, np.ones((new.sum(), 1))], 1)
-        points = np.concatenate([(rays - w * t[frame]) @ R[frame], np.full((len(rays), 1), w)], 1)
+        w = w * (np.ones(len(rays)) if nearness is None else nearness[seen.point[new]])[:, None]
+        points = np.concatenate([(rays - w * t[frame]) @ R[frame], w], 1)
         X[seen.point[new]] = points / np.linalg.norm(points, axis=1, keepdims=True)
         known[seen.point[new]] = True
 

@@ -39,8 +39,8 @@ class CameraOptions:
     """Tracked positions that the tracker holds for less sure (variance in square pixels of the flow fields) are not
     used: on exact cameras the error triples between 0.1 and 0.3."""
     noise: float = 0.1
-    """Scale of the Cauchy loss in the last adjustment, in pixels of the flow fields: larger errors count less and less.
-    The first adjustments are more tolerant."""
+    """Expected scale of the Cauchy loss, in pixels of the flow fields: larger errors count less and less. The first
+    adjustments are more tolerant, the last one takes the scale of the errors that it finds, 0.3 to 2 times this."""
     static_motion: float = 1.0
     """The camera is static if most points never move by this many pixels of the flow fields."""
     seed: int = 0

@@ -10,8 +10,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
-from som.preprocessing.cameras.bundle_adjustment import Scene, camera_coordinates
-from som.preprocessing.cameras.growing import normalized
+from som.preprocessing.cameras.bundle_adjustment import Scene, camera_coordinates, normalized
 from som.preprocessing.cameras.observations import Observations
 
 TAILS = (0.02, 0.98)

@@ -12,10 +12,10 @@ from jaxtyping import Float
 
 from flow.video_flow import VideoFlow
 from som.errors import UserError
-from som.preprocessing.cameras.bundle_adjustment import FocalPrior, Scene, residuals
+from som.preprocessing.cameras.bundle_adjustment import FocalPrior, Scene, normalized, residual_scale, residuals
 from som.preprocessing.cameras.geometry import interpolate_poses, triangulate
 from som.preprocessing.cameras.global_mapping import GlobalMappingError, is_available, map_cameras
-from som.preprocessing.cameras.growing import build_scene, normalized, refine_scene
+from som.preprocessing.cameras.growing import build_scene, refine_scene
 from som.preprocessing.cameras.observations import Observations
 from som.preprocessing.cameras.options import CameraOptions
 from som.preprocessing.cameras.reversal import nearness_below, prefer_reversed, reversed_scene
@@ -27,6 +27,8 @@ ALMOST_EQUAL = 1.15
 """Costs within this factor of the lowest say that a focal length is possible."""
 SECOND_OPINION = 0.6
 """If fewer observations than this share fit the best cameras, ``auto`` asks global mapping too."""
+NOISE_RANGE = (0.3, 2.0)
+"""The last loss fits the residuals' own spread, within these multiples of the expected one."""
 FOCAL_TRIAL = 1.1
 """The focal length is held this factor longer and shorter, to see whether the video minds."""
 
@@ -99,7 +101,7 @@ class Found:
     method: str
     scene: Scene
     findings: dict
-    """starts, failures, focal_known, focal_spread, focal_cost_rise: plain JSON."""
+    """starts, failures, focal_known, focal_spread, focal_cost_rise, loss_scale_px: plain JSON."""
 
 
 def search(problem: Problem, options: CameraOptions, say: Progress) -> Found:
@@ -142,7 +144,10 @@ def search(problem: Problem, options: CameraOptions, say: Progress) -> Found:
     complete = _triangulated(problem, problem.seen, best.scene.w2c(), best.scene.focal)
     prior = _prior(problem, options)
     refined = refine_scene(complete, problem.seen, problem.center, scales=problem.scales[1:], prior=prior)
-    return Found(best.method, refined.scene, findings)
+    noise = residual_scale(refined.scene, problem.seen, problem.center)
+    last = float(np.clip(noise, *(factor * problem.scales[-1] for factor in NOISE_RANGE)))
+    refined = refine_scene(refined.scene, problem.seen, problem.center, scales=(last,), prior=prior)
+    return Found(best.method, refined.scene, findings | {"loss_scale_px": round(last, 4)})
 
 
 def _try_starts(

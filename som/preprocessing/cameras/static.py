@@ -47,15 +47,15 @@ def measure_stillness(seen: Observations, num_frames: int, size: tuple[int, int]
     relative = start / [width, height]
     ring = ((relative < BORDER) | (relative > 1 - BORDER)).any(1)[seen.point]
     pair = seen.query_frame[seen.point] * num_frames + seen.frame
+    order = np.flatnonzero(~at_query)[np.argsort(pair[~at_query], kind="stable")]
     still, border, medians = [1.0], [1.0], [0.0]
-    for p in np.unique(pair[~at_query]):
-        here = pair == p
-        if here.sum() < MIN_POINTS:
+    for here in np.split(order, np.flatnonzero(np.diff(pair[order])) + 1):
+        if len(here) < MIN_POINTS:
             continue
         still.append(float((motion[here] < limit).mean()))
         medians.append(float(np.median(motion[here])))
-        if (here & ring).sum() >= MIN_POINTS:
-            border.append(float((motion[here & ring] < limit).mean()))
+        if ring[here].sum() >= MIN_POINTS:
+            border.append(float((motion[here[ring[here]]] < limit).mean()))
     return Stillness(min(still), min(border), max(medians))
 
 

@@ -13,11 +13,13 @@ from som.preprocessing.cameras.bundle_adjustment import (
     Scene,
     adjust,
     linearize,
+    normalized,
+    residual_scale,
     residuals,
     robust_cost,
     tangent_basis,
 )
-from som.preprocessing.cameras.growing import build_scene, chain_rotations, normalized, refine_scene
+from som.preprocessing.cameras.growing import build_scene, chain_rotations, refine_scene
 from som.preprocessing.cameras.observations import Observations
 
 CENTER = np.array([160.0, 90.0])
@@ -142,6 +144,14 @@ def test_outliers_hardly_matter():
     found = refine_scene(disturbed(truth, 0.003), seen, CENTER, scales=(1.0, 0.3), prior=FocalPrior(250))
     assert trajectory_error(found.scene.w2c(), truth.w2c()).ate_share < 0.005
     assert found.scene.focal == pytest.approx(280, rel=0.01)
+
+
+def test_scale_of_cauchy_residuals_is_found():
+    # A normal vector over the root of an independent chi-squared variable is Cauchy distributed in the plane.
+    scene, seen = visible(make_scene(30, 400))
+    rng = np.random.default_rng(0)
+    errors = 0.2 * rng.normal(size=seen.xy.shape) / np.abs(rng.normal(size=(len(seen.xy), 1)))
+    assert residual_scale(scene, replace(seen, xy=seen.xy + errors), CENTER) == pytest.approx(0.2, rel=0.05)
 
 
 def test_held_focal_length_and_fixed_cameras_stay():

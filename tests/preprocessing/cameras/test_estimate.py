@@ -90,6 +90,7 @@ def test_findings_are_plain_json_that_tells_what_was_tried(estimate):
     assert found["registered_share"] == 1
     assert found["median_reprojection_px"] < 0.2 and found["inlier_share"] > 0.95
     assert found["median_parallax_deg"] > 3
+    assert 0.03 <= found["loss_scale_px"] <= 0.2
     assert [s["start"] for s in found["starts"]] == [0.7, 1.2]
     assert not found["focal_known"]
 
