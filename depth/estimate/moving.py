@@ -54,7 +54,7 @@ def below_feet(values: Float[Tensor, "t h w"], moving: Bool[Tensor, "t h w"]) ->
     found = torch.zeros_like(values)
     for t, mask in enumerate(moving):
         for part in _parts(mask):
-            found[t][part] = _contact(values[t], mask, part)
+            found[t][part] = depth_below(values[t], mask, part)
     return found
 
 
@@ -68,8 +68,9 @@ def _parts(moving: Bool[Tensor, "h w"]) -> Iterator[Bool[Tensor, "h w"]]:
             yield numbers == number
 
 
-def _contact(values: Float[Tensor, "h w"], moving: Bool[Tensor, "h w"], part: Bool[Tensor, "h w"]) -> float:
-    """Median value of the static pixels just below the foot of a part; 0 where there are none."""
+def depth_below(values: Float[Tensor, "h w"], moving: Bool[Tensor, "h w"], part: Bool[Tensor, "h w"]) -> float:
+    """Median of a map (depth, or its confidence) over the static pixels just below the foot of one moving part; 0 where
+    there are none."""
     H, W = values.shape
     rows, columns = part.nonzero(as_tuple=True)
     lowest = torch.full((W,), -1, device=values.device).scatter_reduce(0, columns, rows, "amax")

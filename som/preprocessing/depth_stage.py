@@ -21,7 +21,7 @@ from flow.track_files import read_tracks
 from som.device import choose_device
 from som.errors import UserError
 from som.preprocessing.importing.depth import import_depth
-from som.preprocessing.moving_depth import keep_size
+from som.preprocessing.moving.depth import moving_depth
 from som.preprocessing.scene_cameras import SceneCameras
 from som.preprocessing.stages import Outcome, given_cameras
 from som.preprocessing.workspace import Progress, Workspace
@@ -52,7 +52,7 @@ def _given(work: Workspace, provenance: dict) -> Outcome:
     options, cameras = work.run.depth, work.cameras
     given = import_depth(
         options.given,
-        names=work.frames.names,
+        frames=work.frames.naming,
         size=tuple(work.frames.size),
         kind=options.given_kind,
         values=options.given_values,
@@ -199,15 +199,17 @@ def _replace_poses(work: Workspace, clip: _Clip, prior: DepthPrior) -> None:
 
 
 def _finish(work: Workspace, clip: _Clip, prior: DepthPrior, warnings: list[str]) -> Outcome:
-    """Gives moving things their size, and writes the depth."""
+    """Corrects the depth of moving things, and writes it."""
     used, moving = clip.used, clip.moving
     log = {key: value for key, value in prior.scale_log.items() if value is not None}
     path = work.root / "tracks.npz"
     if moving is not None and bool(moving.any()) and path.is_file():
         (H, W), (h, w) = work.frames.size, moving.shape[1:]
         tracks = read_tracks(path, work.num_frames, scale=(w / W, h / H))
-        sized, found = keep_size(prior.depth, moving, tracks.xy[:, used], tracks.visible[:, used])
-        prior, log = dataclasses.replace(prior, depth=sized), log | found
+        corrected, found = moving_depth(
+            prior.depth, prior.confidence, moving, tracks.xy[:, used], tracks.visible[:, used], clip.K
+        )
+        prior, log = dataclasses.replace(prior, depth=corrected), log | found
     names = [work.frames.names[i] for i in used]
     # a guessed layout has one unit for the whole clip, too
     kind = "metric" if prior.units == "metric" else "scale"
