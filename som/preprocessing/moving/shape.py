@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from som.preprocessing.cameras.bundle_adjustment import Scene, adjust, camera_coordinates, residuals
 from som.preprocessing.cameras.geometry import interpolate_poses, triangulate
-from som.preprocessing.cameras.growing import build_scene, normalized, refine_scene
+from som.preprocessing.cameras.growing import build_scene, refine_scene
 from som.preprocessing.cameras.observations import Observations
 from som.preprocessing.moving.sightings import Sightings
 
@@ -269,11 +269,11 @@ def _at_all_frames(problem: _Problem, scene: Scene, step: int) -> Float[np.ndarr
 def _triangulated(seen: Observations, w2c: np.ndarray, focal: float) -> Scene:
     rays = np.concatenate([seen.xy / focal, np.ones((len(seen.xy), 1))], 1)
     X = triangulate(rays, w2c[seen.frame], seen.point, seen.num_points)
-    return normalized(Scene(w2c[:, :3, :3], w2c[:, :3, 3], X, focal), seen)
+    return Scene(w2c[:, :3, :3], w2c[:, :3, 3], X, focal)
 
 
 def _points(problem: _Problem, w2c: Float[np.ndarray, "c 4 4"]) -> Scene:
-    """All points of the thing, for its pose in every frame."""
+    """All points of the thing in the unit of its poses in all frames, which are held."""
     scene = _triangulated(problem.seen, w2c, problem.focal)
     held = tuple(range(problem.num_frames))
     return adjust(scene, problem.seen, np.zeros(2), scale=SCALES[1], iterations=10, fixed=held).scene
