@@ -36,6 +36,8 @@ SIZE = 0.1
 """Least standard deviation of a comparison of sizes: things stretch and bend, and views overlap in time."""
 TOLERANCE = 0.05
 """Error in log size above which a comparison counts less and less (Cauchy)."""
+CONTINUOUS = 0.1
+"""Standard deviation of the change of a thing's log depth from one frame to the next."""
 SHAPED = 0.003
 """Standard deviation of the change of log depth that the shape of a rigid thing tells."""
 FOOT = 0.2
@@ -68,10 +70,10 @@ def moving_depth(
     """Corrects the depth of moving things.
 
     The log depths of all sightings of things solve, in the sense of robust least squares: each is that of the ground
-    below its foot, or nearer (``GROUND``, by the confidence there); from one sighting to another it changes as the
-    thing's size does (``compare_sizes``) or, if the thing is rigid, as its shape tells (``find_shape``). Then each
-    thing as a whole is drawn forward until it stands in front of what surrounds its upper half. Rigid things get the
-    depth of their points, interpolated; others keep the relief they have.
+    below its foot, or nearer (``GROUND``, by the confidence there); from one sighting to the next it changes little
+    (``CONTINUOUS``), as the thing's size does (``compare_sizes``) or, if the thing is rigid, as its shape tells
+    (``find_shape``). Then each thing as a whole is drawn forward until it stands in front of what surrounds its upper
+    half. Rigid things get the depth of their points, interpolated; others keep the relief they have.
 
     Args:
         depth: z-depth, > 0 on moving pixels and around.
@@ -145,12 +147,16 @@ def _solids(sightings: Sightings, shapes: dict[int, Shape], xy: np.ndarray) -> l
 
 
 def _joined(sightings: Sightings, sizes: Comparisons, solids: list[_Solid]) -> Comparisons:
-    """Comparisons by shape for the sightings that have one, by size for the others."""
+    """Comparisons by shape for the sightings that have one, by size for the others, and with the sighting before."""
     solid = np.zeros(len(sightings), bool)
     for s in solids:
         solid[s.sightings] = True
     kept = ~(solid[sizes.a] & solid[sizes.b])
     rows = [np.stack([sizes.a, sizes.b, sizes.change, np.maximum(sizes.sigma, SIZE)], 1)[kept]]
+    for thing in np.unique(sightings.thing):
+        numbers = np.flatnonzero(sightings.thing == thing)
+        steps = np.maximum(np.diff(sightings.frame[numbers]), 1)
+        rows.append(np.stack([numbers[:-1], numbers[1:], np.zeros(len(steps)), CONTINUOUS * steps], 1))
     for s in solids:
         count = len(s.sightings) - 1
         start = np.full(count, s.sightings[0])

@@ -21,6 +21,8 @@ from som.preprocessing.moving.sightings import Sightings
 MIN_FRAMES = 6
 MIN_POINTS = 60
 """Tracks on a thing, each seen in three frames or more, below which its shape is not tried."""
+PER_FRAME = 16
+"""Tracks that a frame must show, to take part."""
 POINTS_PER_FRAME = 50
 """Tracks used of those that begin in one frame; the others are triangulated afterwards."""
 MAX_FRAMES = 40
@@ -29,6 +31,8 @@ SCALES = (1.0, 0.4)
 """Of the robust loss in pixels, from tolerant to strict."""
 RESIDUAL = 0.8
 """Median reprojection error in pixels above which a thing is not rigid."""
+LEFT_BEHIND = 0.6
+"""Share of the usual one: a frame in which fewer points fit has a wrong pose."""
 INLIER = 1.0
 """Reprojection error in pixels below which a sighting of a point counts."""
 MIN_SIGHTINGS = 4
@@ -38,7 +42,7 @@ FOLLOWS = 0.7
 BULGE = 1.0
 """Relief to start from: how much nearer the middle of a thing is than its outline, in standard deviations of the places
 of its points."""
-ALMOST_EQUAL = 1.3
+ALMOST_EQUAL = 2.0
 """Costs within this factor of each other cannot tell a thing from its reversal in depth."""
 REPEATABLE = 0.15
 """Median difference of log depth from two halves of the tracks, as a share of the thing's extent over its distance,
@@ -187,6 +191,7 @@ def misfits(
 def _observations(sightings: Sightings, thing: int, xy: np.ndarray, K: np.ndarray) -> _Problem | None:
     numbers = np.flatnonzero(sightings.thing == thing)
     on = np.isin(sightings.of_track, numbers)
+    on[:, on.sum(0) < PER_FRAME] = False
     tracks = np.flatnonzero(on.sum(1) >= 3)
     on = on[tracks]
     times = np.flatnonzero(on.any(0))
@@ -222,7 +227,7 @@ def _motion(problem: _Problem) -> Float[np.ndarray, "c 4 4"] | None:
     keys = problem.select(keyed).every(step).thinned(POINTS_PER_FRAME)
     seen, center = keys.seen, np.zeros(2)
     count = keys.num_frames
-    if seen.num_points < MIN_POINTS // 2 or (np.bincount(seen.frame, minlength=count) < 4).any():
+    if seen.num_points < MIN_POINTS // 2 or (np.bincount(seen.frame, minlength=count) < PER_FRAME // 4).any():
         return None
     begins = seen.frame == seen.query_frame[seen.point]
     nearness = np.ones(seen.num_points)
@@ -233,7 +238,7 @@ def _motion(problem: _Problem) -> Float[np.ndarray, "c 4 4"] | None:
     lowest = min(solved.cost, turned.cost)
     possible = [solution.scene for solution in (solved, turned) if solution.cost <= ALMOST_EQUAL * lowest]
     best = max(possible, key=lambda scene: _bulge(keys, scene))
-    return _at_all_frames(problem, best, step) if _bulge(keys, best) > 0 else None
+    return _at_all_frames(problem, best.w2c(), _settled(keys, best), step) if _bulge(keys, best) > 0 else None
 
 
 def turned_inside_out(scene: Scene) -> Scene:
@@ -254,16 +259,27 @@ def turned_inside_out(scene: Scene) -> Scene:
     return replace(scene, R=turned, t=R @ c + t - turned @ c, X=X / np.linalg.norm(X, axis=1, keepdims=True))
 
 
-def _at_all_frames(problem: _Problem, scene: Scene, step: int) -> Float[np.ndarray, "c 4 4"]:
-    """Poses of the frames between those that were solved."""
+def _settled(problem: _Problem, scene: Scene) -> Bool[np.ndarray, "c"]:
+    """Frames whose pose explains as much as usual; the first one, to which all others refer, may be left behind."""
+    count = np.bincount(problem.seen.frame, minlength=problem.num_frames)
+    share = np.bincount(problem.seen.frame, _errors(problem, scene) < INLIER, problem.num_frames) / np.maximum(count, 1)
+    return share >= LEFT_BEHIND * np.median(share)
+
+
+def _at_all_frames(
+    problem: _Problem, keys: Float[np.ndarray, "k 4 4"], settled: Bool[np.ndarray, "k"], step: int
+) -> Float[np.ndarray, "c 4 4"]:
+    """Poses of all frames from those of every so many; the others, and those that are not settled, begin between."""
+    known = np.zeros(problem.num_frames, bool)
+    known[::step] = settled
     w2c = np.broadcast_to(np.eye(4), (problem.num_frames, 4, 4)).copy()
-    w2c[::step] = scene.w2c()
-    if step == 1:
+    w2c[::step] = keys
+    if known.all():
         return w2c
-    w2c = interpolate_poses(w2c, np.arange(problem.num_frames) % step == 0)
+    w2c = interpolate_poses(w2c, known)
     seen = problem.seen.thinned(POINTS_PER_FRAME)
-    start = _triangulated(seen, w2c, problem.focal)
-    return adjust(start, seen, np.zeros(2), scale=SCALES[1], iterations=15).scene.w2c()
+    start, held = _triangulated(seen, w2c, problem.focal), int(np.flatnonzero(known)[0])
+    return adjust(start, seen, np.zeros(2), scale=SCALES[0], iterations=15, fixed=(held,)).scene.w2c()
 
 
 def _triangulated(seen: Observations, w2c: np.ndarray, focal: float) -> Scene:

@@ -18,6 +18,9 @@ SAME = 0.8
 """Two regions show the same thing if this share of the tracks of either are on the other."""
 PRESENT = 0.15
 """Share of a region's tracks from which on a second thing has a part of the region."""
+SHARED = 0.05
+"""The same share from which on it tells nothing about whose the other tracks are."""
+ROUNDS = 5
 CRUMB = 0.2
 """Pieces of a thing smaller than this share of its largest one in the region belong to what is beside them."""
 NEIGHBORS = 5
@@ -37,6 +40,8 @@ class Sightings:
     """Sighting that each track is on, -1 where it is on none or on one of another thing than its own."""
     thing_of_track: Int[np.ndarray, "q"]
     """-1 for tracks that are never on a moving pixel."""
+    settled: Bool[np.ndarray, "q"]
+    """Tracks that were seen on their thing alone, or are otherwise known to be on it."""
     region_of_track: Int[np.ndarray, "q t"]
     """Connected region that each track is on, before these were divided, -1 for none."""
 
@@ -53,8 +58,8 @@ def find_sightings(
     """Follows connected regions of moving pixels by the tracks on them, and parts things that touch.
 
     Regions of two frames show the same thing if nearly all tracks that are on one of them are on the other. A track
-    belongs to the thing that it is on most often; a region with the tracks of several things, which touch there, is
-    divided among them.
+    belongs to the thing that it is on most often. A region with the tracks of several things, which touch there, is
+    divided among them, and tracks that begin and end there go to the thing whose part they are on.
 
     Args:
         moving: pixels of things that move by themselves.
@@ -63,9 +68,8 @@ def find_sightings(
     """
     regions, region_frame = _connected(moving)
     on_region = _at(regions, xy, visible)
-    group = _linked(on_region, len(region_frame))
-    groups = np.where(on_region >= 0, np.append(group, -1)[on_region], -1)
-    return divide(moving, xy, visible, _most_frequent(groups, int(group.max(initial=-1)) + 1))
+    owner = _owners(on_region, _linked(on_region, len(region_frame)))
+    return divide(moving, xy, visible, owner, owner >= 0)
 
 
 def divide(
@@ -73,22 +77,32 @@ def divide(
     xy: Float[np.ndarray, "q t 2"],
     visible: Bool[np.ndarray, "q t"],
     thing_of_track: Int[np.ndarray, "q"],
+    settled: Bool[np.ndarray, "q"],
 ) -> Sightings:
-    """The sightings of known things: connected regions of moving pixels, divided where they hold tracks of several."""
+    """The sightings of known things: connected regions of moving pixels, divided where they hold tracks of several.
+
+    Args:
+        moving, xy, visible: as for ``find_sightings``.
+        thing_of_track: the thing that each track is on.
+        settled: tracks whose thing is known. The others go to the thing whose part they are on.
+    """
     regions, region_frame = _connected(moving)
     on_region = _at(regions, xy, visible)
+    free = int(thing_of_track[settled].max(initial=-1)) + 1
     labels, frames, things = np.full(moving.shape, -1), [], []
     for number, t in enumerate(region_frame):
-        region = regions[t] == number
-        for thing, part in _divided(region, xy[:, t], thing_of_track, on_region[:, t] == number):
+        known = settled & (on_region[:, t] == number)
+        for thing, part in _divided(regions[t] == number, xy[known, t], thing_of_track[known]):
             labels[t][part] = len(frames)
             frames.append(t)
             # no track tells what it is: a number that nothing else has
-            things.append(thing if thing >= 0 else int(thing_of_track.max(initial=-1)) + 1 + number)
+            things.append(thing if thing >= 0 else free + number)
     thing = np.array(things, np.int64)
     of_track = _at(labels, xy, visible)
-    own = np.where(of_track >= 0, np.append(thing, -1)[of_track], -1) == thing_of_track[:, None]
-    return Sightings(labels, np.array(frames, np.int64), thing, np.where(own, of_track, -1), thing_of_track, on_region)
+    seen = np.where(of_track >= 0, np.append(thing, -1)[of_track], -1)
+    owner = np.where(settled, thing_of_track, _most_frequent(seen, int(thing.max(initial=-1)) + 1))
+    own = seen == owner[:, None]
+    return Sightings(labels, np.array(frames, np.int64), thing, np.where(own, of_track, -1), owner, settled, on_region)
 
 
 def _connected(moving: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -137,20 +151,33 @@ def _most_frequent(values: Int[np.ndarray, "q t"], count: int) -> Int[np.ndarray
     return result
 
 
+def _owners(on_region: Int[np.ndarray, "q t"], group: Int[np.ndarray, "n"]) -> Int[np.ndarray, "q"]:
+    """The group of regions that each track is on most often where that is alone; -1 for tracks that are on none, or
+    only on regions that several things share.
+
+    Which regions are shared follows from whose tracks are on them, and the other way round: a few rounds settle both.
+    """
+    shared = np.zeros(len(group), bool)
+    for _ in range(ROUNDS):
+        alone = (on_region >= 0) & ~np.append(shared, False)[on_region]
+        owner = _most_frequent(np.where(alone, np.append(group, -1)[on_region], -1), int(group.max(initial=-1)) + 1)
+        track, frame = np.nonzero((on_region >= 0) & (owner >= 0)[:, None])
+        pairs, counts = np.unique(np.stack([on_region[track, frame], owner[track]], 1), axis=0, return_counts=True)
+        total = np.bincount(pairs[:, 0], counts, len(group))
+        many = pairs[(counts >= MIN_TRACKS) & (counts >= SHARED * total[pairs[:, 0]])]
+        shared = np.bincount(many[:, 0], minlength=len(group)) > 1
+    return owner
+
+
 def _divided(
-    region: Bool[np.ndarray, "h w"],
-    xy: Float[np.ndarray, "q 2"],
-    thing_of_track: Int[np.ndarray, "q"],
-    on: Bool[np.ndarray, "q"],
+    region: Bool[np.ndarray, "h w"], xy: Float[np.ndarray, "m 2"], thing_of_track: Int[np.ndarray, "m"]
 ) -> list[tuple[int, Bool[np.ndarray, "h w"]]]:
-    """The things that a region shows, with their parts of it; thing -1 where no track is on it."""
-    if not on.any():
-        return [(-1, region)]
-    things, counts = np.unique(thing_of_track[on], return_counts=True)
+    """The things that a region shows by the tracks on it, with their parts of it; thing -1 where there are none."""
+    things, counts = np.unique(thing_of_track, return_counts=True)
     present = things[(counts >= MIN_TRACKS) & (counts >= PRESENT * counts.sum())]
     if len(present) < 2:
-        return [(int(things[counts.argmax()]), region)]
-    chosen = on & np.isin(thing_of_track, present)
+        return [(int(things[counts.argmax()]) if len(things) else -1, region)]
+    chosen = np.isin(thing_of_track, present)
     pixels = np.argwhere(region)
     nearest = KDTree(xy[chosen]).query(pixels[:, ::-1] + 0.5, k=NEIGHBORS)[1]
     votes = (thing_of_track[chosen][nearest][:, :, None] == present).sum(1)

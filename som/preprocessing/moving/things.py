@@ -52,7 +52,8 @@ def find_things(
         waiting = sorted(changed)
         if not waiting:
             break
-        sightings = divide(moving, xy, visible, owner)
+        settled = sightings.settled | (owner != sightings.thing_of_track)
+        sightings = divide(moving, xy, visible, owner, settled)
     return sightings, shapes
 
 

@@ -64,7 +64,7 @@ def test_regions_without_tracks_are_things_of_their_own():
 def test_divide_minds_whom_the_tracks_belong_to():
     moving, xy, visible = squares(path(5, 60, 20))
     left = xy[:, 0, 0] < 13
-    found = divide(moving, xy, visible, np.where(left, 0, 1))
+    found = divide(moving, xy, visible, np.where(left, 0, 1), np.ones(len(xy), bool))
     assert len(found) == 2 * T
     for n, t in enumerate(found.frame):
         columns = np.flatnonzero(found.region(n).any(0)) - path(5, 60, 20)[t][0]
@@ -77,6 +77,19 @@ def test_crumbs_go_to_what_is_beside_them():
     owner[xy[:, 0, 0] < 14] = 1
     far = np.argsort(-xy[:, 0].sum(1))[:5]  # a handful in the opposite corner
     owner[far] = 1
-    found = divide(moving, xy, visible, owner)
+    found = divide(moving, xy, visible, owner, np.ones(len(xy), bool))
     assert (found.thing[found.labels[0][34:36, 19:21]] == 0).all()
     assert (found.thing[found.labels[0][22:34, 6:11]] == 1).all()
+
+
+def test_tracks_that_begin_where_things_touch_go_to_the_part_they_are_on():
+    moving, xy, visible = squares(path(2, 30, 10), path(80, 46, 12))
+    moving[5:, 12:24, 20:70] = True  # shadows join them
+    late = np.arange(len(xy)) % 2 == 1
+    visible[late, :5] = False
+    found = find_sightings(moving, xy, visible)
+    half = len(xy) // 2
+    first, second = found.thing_of_track[:half], found.thing_of_track[half:]
+    assert first[0] != second[0]
+    assert (first == first[0]).mean() > 0.95 and (second == second[0]).mean() > 0.95
+    assert found.settled[~late].all() and not found.settled[late].any()
