@@ -69,7 +69,7 @@ class RigidParts:
         squared = ((local - place[:, None]) ** 2).sum(-1).clamp(max=clip**2)
         squared = torch.where(self.covered[part], squared, torch.full_like(squared, clip**2))
         spread = (tracks.weights * squared).sum(1) / tracks.weights.sum(1).clamp(min=1e-12)
-        n = (w > 0).sum(1)
+        n = (w > 0).sum(1).clamp(min=1)  # a track that is never seen while the part has a pose keeps the full ``clip``
         return (spread * n / (n - 1).clamp(min=1)).sqrt(), place
 
 

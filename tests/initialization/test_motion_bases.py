@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from som.initialization import InitializationConfig
+from som.initialization.lifting import LiftedTracks
 from som.initialization.motion_bases import fill_gaps, fit_motion
+from som.initialization.rigid_parts import RigidParts
 
 T = 16
 
@@ -142,3 +144,19 @@ def test_gaps_between_poses_are_interpolated_and_ends_held(scenes):
     assert torch.allclose(t_filled[1:6], t[1:6])
     assert torch.allclose(R_filled[[0, 6]], R[[1, 5]])
     assert torch.allclose(t_filled[[0, 6]], t[[1, 5]])
+
+
+def test_a_part_explains_nothing_of_tracks_that_are_never_seen_while_it_is():
+    T, clip = 8, 0.3
+    points = torch.rand(3, T, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    points[0] = points[0, :1]  # rests, as the part does
+    observed = torch.ones(3, T, dtype=torch.bool)
+    observed[2, 4:] = False  # gone before the part has a pose
+    tracks = LiftedTracks(points, observed, observed.double())
+    covered = (torch.arange(T) >= 4)[None]
+    part = RigidParts(torch.eye(3, dtype=torch.float64).expand(1, T, 3, 3), torch.zeros(1, T, 3).double(), covered)
+    residuals, _ = part.residuals(0, tracks, clip)
+    half_covered = clip * (0.5 * 4 / 3) ** 0.5
+    assert residuals[0] == pytest.approx(half_covered)  # unknown in four of eight frames, which count as clip
+    assert residuals[1] > residuals[0]
+    assert residuals[2] == pytest.approx(clip)
