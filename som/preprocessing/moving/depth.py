@@ -133,8 +133,7 @@ def _solids(sightings: Sightings, shapes: dict[int, Shape], xy: np.ndarray) -> l
     for thing, shape in shapes.items():
         numbers, feet = [], []
         for n in np.flatnonzero(sightings.thing == thing):
-            here = shape.frame == sightings.frame[n]
-            here[here] = sightings.of_track[shape.track[here], sightings.frame[n]] == n
+            here = _points_of(shape, sightings, n)
             if here.sum() < MIN_POINTS:
                 continue
             rows = np.flatnonzero(sightings.region(n).any(1))
@@ -144,6 +143,13 @@ def _solids(sightings: Sightings, shapes: dict[int, Shape], xy: np.ndarray) -> l
             feet.append(np.median(chosen))
         solids.append(_Solid(shape, np.array(numbers, np.int64), np.array(feet)))
     return [solid for solid in solids if len(solid.sightings)]
+
+
+def _points_of(shape: Shape, sightings: Sightings, number: int) -> Bool[np.ndarray, "m"]:
+    """Which sightings of a thing's points are on one of its sightings."""
+    here = shape.frame == sightings.frame[number]
+    here[here] = sightings.of_track[shape.track[here], sightings.frame[number]] == number
+    return here
 
 
 def _joined(sightings: Sightings, sizes: Comparisons, solids: list[_Solid]) -> Comparisons:
@@ -221,9 +227,7 @@ def _fill(depth: np.ndarray, sightings: Sightings, solid: _Solid, xy: np.ndarray
     """Writes the depth of a rigid thing's points to its sightings: interpolated, beyond them that of the nearest."""
     shape = solid.shape
     for n in solid.sightings:
-        t = sightings.frame[n]
-        here = shape.frame == t
-        here[here] = sightings.of_track[shape.track[here], t] == n
+        t, here = sightings.frame[n], _points_of(shape, sightings, n)
         places, values = xy[shape.track[here], t], shape.log_z[here]
         # the median of neighbours: a point that slides along an edge is no spike
         values = np.median(values[KDTree(places).query(places, k=min(5, len(places)))[1]], 1)
