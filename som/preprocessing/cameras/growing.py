@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Float
 
 from som.preprocessing.cameras.bundle_adjustment import FocalPrior, Scene, Solution, adjust, normalized
+from som.preprocessing.cameras.geometry import triangulate
 from som.preprocessing.cameras.observations import Observations
 from som.preprocessing.cameras.reversal import reversed_scene
 
@@ -109,6 +110,15 @@ def refine_scene(
         solution = adjust(scene, seen, center, scale=scale, prior=prior, iterations=40, tolerance=tolerance)
         scene = normalized(solution.scene, seen)
     return replace(solution, scene=scene)
+
+
+def triangulated_scene(
+    seen: Observations, w2c: Float[np.ndarray, "c 4 4"], focal: float, center: Float[np.ndarray, "2"]
+) -> Scene:
+    """All points for known cameras, whose unit is kept."""
+    rays = np.concatenate([(seen.xy - center) / focal, np.ones((len(seen.xy), 1))], 1)
+    X = triangulate(rays, w2c[seen.frame], seen.point, seen.num_points)
+    return Scene(w2c[:, :3, :3], w2c[:, :3, 3], X, focal)
 
 
 def chain_rotations(

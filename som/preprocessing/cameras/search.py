@@ -13,9 +13,9 @@ from jaxtyping import Float
 from flow.video_flow import VideoFlow
 from som.errors import UserError
 from som.preprocessing.cameras.bundle_adjustment import FocalPrior, Scene, normalized, residual_scale, residuals
-from som.preprocessing.cameras.geometry import interpolate_poses, triangulate
+from som.preprocessing.cameras.geometry import interpolate_poses
 from som.preprocessing.cameras.global_mapping import GlobalMappingError, is_available, map_cameras
-from som.preprocessing.cameras.growing import build_scene, refine_scene
+from som.preprocessing.cameras.growing import build_scene, refine_scene, triangulated_scene
 from som.preprocessing.cameras.observations import Observations
 from som.preprocessing.cameras.options import CameraOptions
 from som.preprocessing.cameras.reversal import nearness_below, prefer_reversed, reversed_scene
@@ -248,6 +248,4 @@ def _mapped_scene(problem: Problem, seen: Observations, options: CameraOptions, 
 
 
 def _triangulated(problem: Problem, seen: Observations, w2c: Float[np.ndarray, "t 4 4"], focal: float) -> Scene:
-    rays = np.concatenate([(seen.xy - problem.center) / focal, np.ones((len(seen.xy), 1))], 1)
-    X = triangulate(rays, w2c[seen.frame], seen.point, seen.num_points)
-    return normalized(Scene(w2c[:, :3, :3], w2c[:, :3, 3], X, focal), seen)
+    return normalized(triangulated_scene(seen, w2c, focal, problem.center), seen)

@@ -15,7 +15,7 @@ from scipy import ndimage
 from scipy.interpolate import LinearNDInterpolator, NearestNDInterpolator
 from scipy.sparse import csr_matrix, identity
 from scipy.sparse.linalg import spsolve
-from scipy.spatial import KDTree
+from scipy.spatial import Delaunay, KDTree
 from torch import Tensor
 
 from depth.estimate.moving import depth_below
@@ -43,7 +43,7 @@ SHAPED = 0.003
 FOOT = 0.2
 """The foot of a rigid thing is the lowest share of its height."""
 MIN_POINTS = 8
-"""Points of a rigid thing from which the depth of a sighting is interpolated."""
+"""Points of a rigid thing, a pixel or more apart, from which the depth of a sighting is interpolated."""
 MAX_CHANGE = np.log(4.0)
 """Largest correction of log depth."""
 IN_FRONT = 0.95
@@ -134,7 +134,7 @@ def _solids(sightings: Sightings, shapes: dict[int, Shape], xy: np.ndarray) -> l
         numbers, feet = [], []
         for n in np.flatnonzero(sightings.thing == thing):
             here = _points_of(shape, sightings, n)
-            if here.sum() < MIN_POINTS:
+            if here.sum() < MIN_POINTS or np.ptp(xy[shape.track[here], sightings.frame[n]], axis=0).max() < 1:
                 continue
             rows = np.flatnonzero(sightings.region(n).any(1))
             low = xy[shape.track[here], sightings.frame[n], 1] >= rows[-1] + 1 - FOOT * len(rows)
@@ -233,7 +233,8 @@ def _fill(depth: np.ndarray, sightings: Sightings, solid: _Solid, xy: np.ndarray
         values = np.median(values[KDTree(places).query(places, k=min(5, len(places)))[1]], 1)
         region = sightings.region(n)
         pixels = np.argwhere(region)[:, ::-1] + 0.5
-        found = LinearNDInterpolator(places, values)(pixels)
+        # joggled (QJ), as points may lie on one line
+        found = LinearNDInterpolator(Delaunay(places, qhull_options="QJ"), values)(pixels)
         outside = ~np.isfinite(found)
         found[outside] = NearestNDInterpolator(places, values)(pixels[outside])
         depth[t][region] = np.exp(found + offset)

@@ -13,8 +13,8 @@ from jaxtyping import Bool, Float, Int
 from scipy import ndimage
 
 from som.preprocessing.cameras.bundle_adjustment import Scene, adjust, camera_coordinates, residuals
-from som.preprocessing.cameras.geometry import interpolate_poses, triangulate
-from som.preprocessing.cameras.growing import build_scene, refine_scene
+from som.preprocessing.cameras.geometry import interpolate_poses
+from som.preprocessing.cameras.growing import build_scene, refine_scene, triangulated_scene
 from som.preprocessing.cameras.observations import Observations
 from som.preprocessing.moving.sightings import Sightings
 
@@ -278,19 +278,13 @@ def _at_all_frames(
         return w2c
     w2c = interpolate_poses(w2c, known)
     seen = problem.seen.thinned(POINTS_PER_FRAME)
-    start, held = _triangulated(seen, w2c, problem.focal), int(np.flatnonzero(known)[0])
+    start, held = triangulated_scene(seen, w2c, problem.focal, np.zeros(2)), int(np.flatnonzero(known)[0])
     return adjust(start, seen, np.zeros(2), scale=SCALES[0], iterations=15, fixed=(held,)).scene.w2c()
-
-
-def _triangulated(seen: Observations, w2c: np.ndarray, focal: float) -> Scene:
-    rays = np.concatenate([seen.xy / focal, np.ones((len(seen.xy), 1))], 1)
-    X = triangulate(rays, w2c[seen.frame], seen.point, seen.num_points)
-    return Scene(w2c[:, :3, :3], w2c[:, :3, 3], X, focal)
 
 
 def _points(problem: _Problem, w2c: Float[np.ndarray, "c 4 4"]) -> Scene:
     """All points of the thing in the unit of its poses in all frames, which are held."""
-    scene = _triangulated(problem.seen, w2c, problem.focal)
+    scene = triangulated_scene(problem.seen, w2c, problem.focal, np.zeros(2))
     held = tuple(range(problem.num_frames))
     return adjust(scene, problem.seen, np.zeros(2), scale=SCALES[1], iterations=10, fixed=held).scene
 

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from som.preprocessing.moving.depth import moving_depth
+from som.preprocessing.moving.depth import _fill, _solids, moving_depth
+from som.preprocessing.moving.shape import Shape
+from som.preprocessing.moving.sightings import find_sightings
 from tests.preprocessing.moving import solids
 from tests.preprocessing.moving.solids import K, film_box
 
@@ -160,3 +162,23 @@ def test_a_box_that_leaps_is_no_farther_than_where_it_last_stood():
     in_the_air = (t > 5) & (t < 10)
     # the ground below it is up to twice as far as the box
     assert abs(np.median(error[in_the_air])) < 0.06 and abs(np.median(error[~in_the_air])) < 0.06
+
+
+@pytest.mark.parametrize("spread", [1.0, 0.0], ids=["on one line", "in one place"])
+def test_points_of_a_rigid_thing_may_lie_on_one_line(spread):
+    moving = np.zeros((2, 40, 60), bool)
+    moving[:, 19:22, 10:50] = True
+    xy = np.stack([12.5 + spread * np.arange(0, 36, 3.0), np.full(12, 20.5)], 1)[:, None].repeat(2, 1)
+    sightings = find_sightings(moving, xy, np.ones((12, 2), bool))
+    track, frame = (i.ravel() for i in np.indices((12, 2)))
+    pose = np.broadcast_to(np.eye(4), (2, 4, 4))
+    shape = Shape(track, frame, np.log(2.0 + 0.1 * track), np.arange(2), pose, 100.0, 0.1)
+    solids = _solids(sightings, {int(sightings.thing[0]): shape}, xy)
+    depth = np.full(moving.shape, 9.0, np.float32)
+    for solid in solids:
+        _fill(depth, sightings, solid, xy, 0.0)
+    if spread:
+        assert (depth[~moving] == 9).all()
+        assert depth[0, 20, 12] < 2.3 and depth[0, 20, 47] > 2.7 and (np.diff(depth[0, 20, 10:50]) >= 0).all()
+    else:
+        assert not solids
