@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from depth.cli.options import Command
-from depth.errors import DepthError
 from som import cli
+from som.depth.cli.options import Command
+from som.depth.errors import DepthError
 from som.errors import UserError
 
 
 def main(argv: Sequence[str]) -> int:
     command = cli.parse(Command, argv, __doc__)
-    from depth.cli.run import run  # torch and its kin, only after parsing
+    from som.depth.cli.run import run  # torch and its kin, only after parsing
 
     try:
         return run(command)

@@ -35,9 +35,9 @@ def parse_arguments() -> argparse.Namespace:
 
 def demo_sequence():
     """The demo scene as a recording with exact depth, poses and masks."""
-    from depth.data import open_sequence
     from som.data.config import DemoData
     from som.data.demo import cache_folder, load_demo
+    from som.depth.data import open_sequence
 
     load_demo(DemoData())
     return open_sequence(cache_folder(DemoData()), cache_images=True)
@@ -45,8 +45,8 @@ def demo_sequence():
 
 def kitchen_sequence(data: Path, folder: Path):
     """7-Scenes' kitchen with depth and poses carried into the colour camera (a Kinect's nominal calibration)."""
-    from depth.data import open_sequence
     from scripts.convert_rgbd_7scenes import convert
+    from som.depth.data import open_sequence
 
     convert(data / "rgbd_7scenes", folder, 0, 192, color_focal=525.0, color_offset=-0.025)
     return open_sequence(folder, cache_images=True)
@@ -71,7 +71,7 @@ def best_plane(truth, valid):
     """The plane of each image whose relative error against the true depth is least (disparity linear in x and y)."""
     import torch
 
-    from depth.geometry import pixel_centers
+    from som.depth.geometry import pixel_centers
 
     planes = []
     H, W = truth.shape[1:]
@@ -88,8 +88,8 @@ def best_plane(truth, valid):
 
 def scores(depth, truth, valid, names, protocol: str, around=None) -> dict:
     """abs_rel and a1 as they are and median-scaled, coverage, spread of the scale."""
-    from depth.evaluation import DepthEvaluation
-    from depth.metrics import resize_by_disparity
+    from som.depth.evaluation import DepthEvaluation
+    from som.depth.metrics import resize_by_disparity
 
     depth = resize_by_disparity(depth, *truth.shape[1:])
     found = {}
@@ -108,7 +108,7 @@ def measure_clip(sequence, protocol: str, arguments, title: str) -> dict:
     """The whole estimate of a posed clip, and what it is made of, against truth and two floors that know the truth."""
     import torch
 
-    from depth.estimate import DepthConfig, estimate_depth
+    from som.depth.estimate import DepthConfig, estimate_depth
 
     config = DepthConfig(seed=arguments.seed)
     config.student.steps = arguments.steps or config.student.steps
@@ -150,7 +150,7 @@ def self_supervised(sequence, rule: str, steps: int, side: int, arguments, title
     """Training on the views alone with known poses."""
     import torch
 
-    from depth.estimate import DepthConfig, estimate_depth
+    from som.depth.estimate import DepthConfig, estimate_depth
 
     config = DepthConfig(teacher="none", student_side=side, seed=arguments.seed)
     config.self_supervised.steps = arguments.steps or steps
@@ -170,12 +170,12 @@ def measure_kitti(arguments) -> dict:
     """A small net and a learned pose net on a drive, scored on another one with laser depth."""
     import torch
 
-    from depth.data import open_sequence
-    from depth.estimate import predict_depth
-    from depth.training.build import make_dataset, make_networks, network_config, resolve_pose
-    from depth.training.collapse import collapse_reason
-    from depth.training.config import DepthTrainingConfig, LossWeights
-    from depth.training.trainer import DepthTrainer
+    from som.depth.data import open_sequence
+    from som.depth.estimate import predict_depth
+    from som.depth.training.build import make_dataset, make_networks, network_config, resolve_pose
+    from som.depth.training.collapse import collapse_reason
+    from som.depth.training.config import DepthTrainingConfig, LossWeights
+    from som.depth.training.trainer import DepthTrainer
 
     # K was scaled from 1242x375 and has integer pixel centres
     size, half = (64, 192), (0.5 * 640 / 1242, 0.5 * 192 / 375)
@@ -223,8 +223,8 @@ def draw(arguments, title: str, sequence, depth, confidence, truth) -> None:
     """Four frames: image, depth, confidence, truth and error."""
     if arguments.pictures is None:
         return
-    from depth.draw import color_depth, color_error, disparity_range, sheet, to_bytes
-    from depth.records import write_picture
+    from som.depth.draw import color_depth, color_error, disparity_range, sheet, to_bytes
+    from som.depth.records import write_picture
 
     rows = []
     for t in [round(k * (len(sequence) - 1) / 3) for k in range(4)]:

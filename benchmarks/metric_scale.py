@@ -1,6 +1,6 @@
 """Metric scale without labels: how well the camera's height above the road comes out, and what each part buys.
 
-Generated street clips (depth/synthetic) with the class spread of the priors, 30 % outlier objects, pitch and roll;
+Generated street clips (som/depth/synthetic) with the class spread of the priors, 30 % outlier objects, pitch and roll;
 the scale of the depth is hidden. Prints Markdown: errors of the camera height by form and kind of depth, an ablation of
 single steps, and the camera-height label over simulated epochs of a depth network that improves, with one bad epoch.
 """
@@ -101,7 +101,7 @@ class Case:
     """One clip, every n-th frame of it, under a hidden scale, with several kinds of depth."""
 
     def __init__(self, seed: int, options: argparse.Namespace):
-        from depth.synthetic import RoadClipConfig, degrade_depth, make_road_clip
+        from som.depth.synthetic import RoadClipConfig, degrade_depth, make_road_clip
 
         clip = make_road_clip(RoadClipConfig(frames=options.frames, outliers=options.outliers, seed=seed))
         chosen = slice(None, None, options.step)
@@ -116,7 +116,7 @@ class Case:
             "very weak depth": degrade_depth(true, 0.10, 2.5, seed),
         }
         if seed < options.sweep_seeds:
-            from depth.sweep import plane_sweep
+            from som.depth.sweep import plane_sweep
 
             swept = plane_sweep(clip.images, clip.Ks, clip.w2c)
             self.depth["plane sweep, filtered"] = swept.depth[chosen]
@@ -124,8 +124,8 @@ class Case:
 
     def errors(self, kind: str, frame: dict, known: bool = False) -> tuple[float, float] | None:
         """Relative errors of the camera height and of the factor; None where the estimate is refused."""
-        from depth.errors import DepthError
-        from depth.metric_scale import FrameConfig, MetricScaleConfig, metric_scale
+        from som.depth.errors import DepthError
+        from som.depth.metric_scale import FrameConfig, MetricScaleConfig, metric_scale
 
         instances = self.with_heights if known else self.instances
         config = MetricScaleConfig(frame=FrameConfig(**frame))
@@ -182,7 +182,7 @@ def table(title: str, cases: list[Case], kinds: list[str], variants: dict[str, d
 def epochs_of(case: Case, seed: int) -> list:
     """Depth of each epoch: noise and smear fall, the range opens from a contracted one, its unit is free; in one epoch
     it contracts again."""
-    from depth.synthetic import degrade_depth
+    from som.depth.synthetic import degrade_depth
 
     depths = []
     for epoch in range(EPOCHS):
@@ -195,9 +195,9 @@ def epochs_of(case: Case, seed: int) -> list:
 
 def label_table(cases: list[Case], count: int) -> dict:
     """Errors of the label after each epoch by rule, and of the epochs' heights by themselves."""
-    from depth.metric_scale import DEFAULT_PRIORS, CameraHeightLabel, FrameConfig, LabelConfig, height_candidates
-    from depth.metric_scale.consensus import agree
-    from depth.metric_scale.objects import apply_horizon_test, measure_frames, metric_camera_heights
+    from som.depth.metric_scale import DEFAULT_PRIORS, CameraHeightLabel, FrameConfig, LabelConfig, height_candidates
+    from som.depth.metric_scale.consensus import agree
+    from som.depth.metric_scale.objects import apply_horizon_test, measure_frames, metric_camera_heights
 
     alone = "(the epoch's height by itself)"
     errors: dict[str, list] = {name: [] for name in (alone, *LABELS)}
@@ -241,8 +241,8 @@ def real_table() -> dict:
     import numpy as np
     import torch
 
-    from depth.metric_scale import FrameConfig
-    from depth.metric_scale.objects import measure_frames, metric_camera_heights
+    from som.depth.metric_scale import FrameConfig
+    from som.depth.metric_scale.objects import measure_frames, metric_camera_heights
 
     results = {}
     print("\nCamera height in m from one car of known height, KITTI (measured: 1.65 m)\n")
@@ -312,7 +312,7 @@ def swept_depth(folder: Path, frames: list[int]):
     import numpy as np
     import torch
 
-    from depth.sweep import SweepConfig, plane_sweep
+    from som.depth.sweep import SweepConfig, plane_sweep
 
     chosen = range(frames[0] - 8, frames[-1] + 9)
     images = [cv2.imread(str(folder / f"images/{k:05d}.jpg"))[..., ::-1] / np.float32(255) for k in chosen]

@@ -51,9 +51,9 @@ def parse_arguments() -> argparse.Namespace:
 
 def demo_clip(seed: int):
     """The demo scene under a seed, which changes textures, props and motion."""
-    from depth.data import open_sequence
     from som.data.config import DemoData
     from som.data.demo import cache_folder, load_demo
+    from som.depth.data import open_sequence
 
     load_demo(DemoData(seed=seed))
     return open_sequence(cache_folder(DemoData(seed=seed)), size=DEMO_SIZE, cache_images=True)
@@ -61,7 +61,7 @@ def demo_clip(seed: int):
 
 def converted(scene: str, data: Path):
     """7-Scenes' kitchen in its colour camera, or the rendered yard, at the network's size."""
-    from depth.data import open_sequence
+    from som.depth.data import open_sequence
 
     folder = Path(tempfile.mkdtemp(prefix="multiview_"))
     if scene == "kitchen":
@@ -77,9 +77,9 @@ def converted(scene: str, data: Path):
 
 def trained(arguments, name: str, clips: list, teacher: str):
     """The network of a part, trained or read, and the CPU seconds of its training."""
-    from depth.multiview.build import make_multiview_trainer
-    from depth.training.checkpoint import checkpoint_path, load_checkpoint
-    from depth.training.config import DepthTrainingConfig, LossWeights, NetworkOptions
+    from som.depth.multiview.build import make_multiview_trainer
+    from som.depth.training.checkpoint import checkpoint_path, load_checkpoint
+    from som.depth.training.config import DepthTrainingConfig, LossWeights, NetworkOptions
 
     height, width = clips[0].size
     config = DepthTrainingConfig(
@@ -112,8 +112,8 @@ def score(arguments, title: str, net, clip) -> dict[str, dict]:
     """Network and sweep on one unseen clip."""
     import torch
 
-    from depth.multiview import predict_views
-    from depth.sweep import plane_sweep
+    from som.depth.multiview import predict_views
+    from som.depth.sweep import plane_sweep
 
     frames = range(len(clip))
     moving = torch.stack([clip.moving(t) for t in frames]) if clip.has_moving else None
@@ -149,7 +149,7 @@ def score(arguments, title: str, net, clip) -> dict[str, dict]:
 
 def errors(depth, truth, valid, chosen) -> dict:
     """abs_rel and a1 over the chosen pixels, and their share of all valid ones."""
-    from depth.metrics import depth_metrics
+    from som.depth.metrics import depth_metrics
 
     rows = [
         depth_metrics(d, z, mask, protocol="plain", scale="none", missing="skip")
@@ -166,8 +166,8 @@ def cloud_distance(depth, truth, clip) -> dict:
     import torch
     from scipy.spatial import cKDTree
 
-    from depth.fusion import FusionOptions, fuse_points
-    from depth.geometry import pixel_centers, unproject_to_world
+    from som.depth.fusion import FusionOptions, fuse_points
+    from som.depth.geometry import pixel_centers, unproject_to_world
 
     cloud = fuse_points(depth, clip.images(), clip.Ks, clip.w2cs, FusionOptions())
     if not len(cloud):
@@ -183,8 +183,8 @@ def cloud_distance(depth, truth, clip) -> dict:
 
 def draw(path: Path, clip, truth, sweep, found) -> None:
     """Four frames: image, truth, the sweep's depth and error, the network's depth, confidence and error."""
-    from depth.draw import color_depth, color_error, disparity_range, sheet, to_bytes
-    from depth.records import write_picture
+    from som.depth.draw import color_depth, color_error, disparity_range, sheet, to_bytes
+    from som.depth.records import write_picture
 
     rows = []
     for t in [round(k * (len(clip) - 1) / 3) for k in range(4)]:

@@ -82,7 +82,7 @@ def load(scene: str, data: Path) -> Clip:
     if not folder.is_dir():
         raise FileNotFoundError(folder)
     if scene == "kitti":
-        from depth.data import open_sequence
+        from som.depth.data import open_sequence
 
         # K has KITTI's integer pixel centres, scaled from 1226x370 to 640x192
         clip = open_sequence(folder, center_offset=(0.5 * 640 / 1226, 0.5 * 192 / 370), size=(96, 320))
@@ -103,7 +103,7 @@ def load(scene: str, data: Path) -> Clip:
 
 def errors(depth, truth, valid) -> dict:
     """Mean errors over images and the share of the pixels to score that are answered."""
-    from depth.metrics import depth_metrics
+    from som.depth.metrics import depth_metrics
 
     rows = {"none": [], "median": []}
     answered = 0
@@ -129,7 +129,7 @@ def baselines(truth, valid, answered) -> list[dict]:
     """Each image's median depth and its best plane in inverse depth, by the truth."""
     import torch
 
-    from depth.geometry import pixel_centers
+    from som.depth.geometry import pixel_centers
 
     H, W = truth.shape[1:]
     design = torch.cat([pixel_centers(H, W) / W, torch.ones(H, W, 1)], dim=-1).double()
@@ -149,7 +149,7 @@ def baselines(truth, valid, answered) -> list[dict]:
 def measure(scene: str, clip: Clip, variants: int, pictures: Path | None) -> list[dict]:
     import torch
 
-    from depth.sweep import SweepConfig, plane_sweep, refine_poses
+    from som.depth.sweep import SweepConfig, plane_sweep, refine_poses
 
     static = torch.ones_like(clip.images[:, 0], dtype=torch.bool) if clip.moving is None else ~clip.moving
     valid = static if clip.depth is None else static & (clip.depth > 0)
@@ -191,7 +191,7 @@ def draw(path: Path, clip: Clip, result) -> None:
     import cv2
     import torch
 
-    from depth.draw import color_depth, color_error, disparity_range, sheet, to_bytes
+    from som.depth.draw import color_depth, color_error, disparity_range, sheet, to_bytes
 
     labels = ["image", "unfiltered", "confirmed", "confidence"]
     rows = []

@@ -10,14 +10,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from depth.errors import DepthError, NoParallaxError
-from depth.estimate import DepthPrior, estimate_depth, guess_layout
-from depth.geometry import resize_intrinsics
-from depth.records import write_depth_prior
-from depth.training.collapse import CollapseError
-from depth.training.config import DepthConfig
 from flow.frames import reduce_image
 from flow.track_files import read_tracks
+from som.depth.errors import DepthError, NoParallaxError
+from som.depth.estimate import DepthPrior, estimate_depth, guess_layout
+from som.depth.geometry import resize_intrinsics
+from som.depth.records import write_depth_prior
+from som.depth.training.collapse import CollapseError
+from som.depth.training.config import DepthConfig
 from som.device import choose_device
 from som.errors import UserError
 from som.preprocessing.importing.depth import import_depth

@@ -8,8 +8,8 @@ import sys
 import time
 from typing import Any
 
-from depth.errors import DepthError
 from flow.errors import FlowError
+from som.depth.errors import DepthError
 from som.errors import UserError
 from som.preprocessing import stages
 from som.preprocessing.check import check_folder, render_check

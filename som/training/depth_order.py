@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from depth.geometry import sample_depth, transform_points, unproject_to_world
 from som import losses
 from som.data.dataset import Views
+from som.depth.geometry import sample_depth, transform_points, unproject_to_world
 from som.training.config import DepthOrderConfig
 
 if TYPE_CHECKING:

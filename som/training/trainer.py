@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from depth.training.interruption import Interrupted, stop_signals
 from som.data.dataset import VideoDataset
+from som.depth.training.interruption import Interrupted, stop_signals
 from som.device import keep_freed_memory
 from som.scene import DynamicScene
 from som.scene.checkpoint import (

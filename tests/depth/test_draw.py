@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from depth.data.files import read_image
-from depth.draw import NO_TRUTH, NOT_PREDICTED, UNKNOWN, color_depth, color_error, disparity_range, sheet, to_bytes
-from depth.errors import DepthError
-from depth.records import write_picture
+from som.depth.data.files import read_image
+from som.depth.draw import NO_TRUTH, NOT_PREDICTED, UNKNOWN, color_depth, color_error, disparity_range, sheet, to_bytes
+from som.depth.errors import DepthError
+from som.depth.records import write_picture
 
 
 def test_colours_are_linear_in_disparity_and_unknown_is_black():

@@ -2,7 +2,7 @@ import pytest
 import roma
 import torch
 
-from depth import geometry as geo
+from som.depth import geometry as geo
 
 
 @pytest.fixture

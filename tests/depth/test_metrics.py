@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from depth.errors import DepthError
-from depth.evaluation import DepthEvaluation, markdown_table
-from depth.metrics import METRICS, Protocol, average_flipped, depth_metrics, garg_crop, resize_by_disparity
-from depth.records import write_scores
+from som.depth.errors import DepthError
+from som.depth.evaluation import DepthEvaluation, markdown_table
+from som.depth.metrics import METRICS, Protocol, average_flipped, depth_metrics, garg_crop, resize_by_disparity
+from som.depth.records import write_scores
 
 
 def score(pred, target, **options):

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from depth.errors import DepthError
-from depth.geometry import invert_se3, pixel_centers, project_from_world, sample_image, unproject_to_world
-from depth.synthetic import RoadClipConfig, degrade_depth, make_road_clip
+from som.depth.errors import DepthError
+from som.depth.geometry import invert_se3, pixel_centers, project_from_world, sample_image, unproject_to_world
+from som.depth.synthetic import RoadClipConfig, degrade_depth, make_road_clip
 
 
 @pytest.fixture(scope="module")

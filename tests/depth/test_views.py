@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from depth.errors import DepthError
-from depth.geometry import axis_angle_to_se3, invert_se3
-from depth.views import SourceConfig, choose_sources, overlap_and_parallax, relative_baselines
+from som.depth.errors import DepthError
+from som.depth.geometry import axis_angle_to_se3, invert_se3
+from som.depth.views import SourceConfig, choose_sources, overlap_and_parallax, relative_baselines
 
 F64 = torch.float64
 K = torch.tensor([[100.0, 0, 50], [0, 100, 40], [0, 0, 1]], dtype=F64)

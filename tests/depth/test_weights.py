@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import nn
 
-from depth.errors import DepthError
-from depth.networks import MVDepthNet, NetworkConfig, make_depth_net, make_pose_net
-from depth.networks.packnet import PackNet
-from depth.networks.pose import PoseCNN, PoseResNet
-from depth.networks.published import published_config
-from depth.networks.resnet import ResNetEncoder
-from depth.weights import load_weights
+from som.depth.errors import DepthError
+from som.depth.networks import MVDepthNet, NetworkConfig, make_depth_net, make_pose_net
+from som.depth.networks.packnet import PackNet
+from som.depth.networks.pose import PoseCNN, PoseResNet
+from som.depth.networks.published import published_config
+from som.depth.networks.resnet import ResNetEncoder
+from som.depth.weights import load_weights
 
 CLASSIFIER = {"fc.weight": torch.zeros(1000, 128), "fc.bias": torch.zeros(1000)}
 

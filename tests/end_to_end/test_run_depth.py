@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 import torch
 
-from depth.data import open_sequence
-from depth.synthetic import RoadClip, RoadClipConfig, make_road_clip
+from som.depth.data import open_sequence
+from som.depth.synthetic import RoadClip, RoadClipConfig, make_road_clip
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["--training.width", "64", "--training.height", "32", "--training.batch-size", "2", "--threads", "1"]
@@ -122,7 +122,7 @@ def test_train_writes_a_run_and_knows_when_it_is_complete(run, original, trained
 
 
 def test_an_interrupted_run_goes_on_and_ends_as_if_nothing_had_been(run, original, tmp_path, monkeypatch):
-    from depth.cli import train
+    from som.depth.cli import train
 
     def command(name):
         options = ["--training.steps", "4", "--training.log-every", "2", "--training.collapse.min-relief", "0"]

@@ -10,8 +10,8 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Bool, Float
 
-from depth.data.files import check_intrinsics, rigid
-from depth.errors import DepthError
+from som.depth.data.files import check_intrinsics, rigid
+from som.depth.errors import DepthError
 from som.errors import UserError
 from som.preprocessing.cameras.geometry import interpolate_poses
 from som.preprocessing.frames.names import FrameNames

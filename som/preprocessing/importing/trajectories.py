@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from depth.data.files import read_numbers
-from depth.errors import DepthError
+from som.depth.data.files import read_numbers
+from som.depth.errors import DepthError
 from som.errors import UserError
 from som.preprocessing.importing.camera_sources import CameraRequest, ForeignCameras, inverted, pose_matrices
 from som.preprocessing.importing.frames import match_count, match_stamps

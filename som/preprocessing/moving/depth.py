@@ -18,7 +18,7 @@ from scipy.sparse.linalg import spsolve
 from scipy.spatial import Delaunay, KDTree
 from torch import Tensor
 
-from depth.estimate.moving import depth_below
+from som.depth.estimate.moving import depth_below
 from som.preprocessing.moving.shape import Shape
 from som.preprocessing.moving.sightings import Sightings
 from som.preprocessing.moving.size import Comparisons, compare_sizes

@@ -6,10 +6,10 @@ import cv2
 import numpy as np
 import torch
 
-from depth.draw import color_depth, disparity_range
 from flow.color import flow_to_rgb
 from flow.draw import draw_tracks
 from som.data.files import reduced_size, resize_image, resize_map
+from som.depth.draw import color_depth, disparity_range
 from som.preprocessing.report.camera_plot import plot_cameras
 from som.preprocessing.report.contents import Picture, Section
 from som.preprocessing.report.folder import Folder, Shot, spread

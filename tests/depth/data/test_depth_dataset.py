@@ -5,12 +5,12 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from depth.data import DepthSequence, open_sequence
-from depth.data.augmentation import NO_AUGMENTATION, AugmentationConfig
-from depth.data.dataset import DepthDataset, Neighbors, epoch_order
-from depth.data.sequence import FrameRecord, Recording
-from depth.data.subsampling import changed_share, moving_frames
-from depth.errors import DepthError
+from som.depth.data import DepthSequence, open_sequence
+from som.depth.data.augmentation import NO_AUGMENTATION, AugmentationConfig
+from som.depth.data.dataset import DepthDataset, Neighbors, epoch_order
+from som.depth.data.sequence import FrameRecord, Recording
+from som.depth.data.subsampling import changed_share, moving_frames
+from som.depth.errors import DepthError
 
 SIZE = (24, 40)
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from depth.data import open_sequence, recognise
-from depth.data.files import read_map, read_mask
-from depth.errors import DepthError
-from depth.records import write_depth_folder, write_depth_prior
 from som.data.native import read_native
+from som.depth.data import open_sequence, recognise
+from som.depth.data.files import read_map, read_mask
+from som.depth.errors import DepthError
+from som.depth.records import write_depth_folder, write_depth_prior
 
 SIZE = (24, 40)
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from depth.data import open_sequence, recognise
-from depth.data.kitti import Camera, project_scan, read_oxts
-from depth.data.kitti_recordings import SplitLine, drives_of_split, read_split
-from depth.errors import DepthError
+from som.depth.data import open_sequence, recognise
+from som.depth.data.kitti import Camera, project_scan, read_oxts
+from som.depth.data.kitti_recordings import SplitLine, drives_of_split, read_split
+from som.depth.errors import DepthError
 
 
 def test_raw_drive(make, drive):

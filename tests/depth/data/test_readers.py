@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from depth.data import DepthSequence, open_sequence, recognise, target_size
-from depth.data.files import list_images, read_image
-from depth.data.sequence import FrameRecord, Recording, resize_depth
-from depth.errors import DepthError
+from som.depth.data import DepthSequence, open_sequence, recognise, target_size
+from som.depth.data.files import list_images, read_image
+from som.depth.data.sequence import FrameRecord, Recording, resize_depth
+from som.depth.errors import DepthError
 
 
 def test_plain_folder_reads_as_written(make, plain_folder):

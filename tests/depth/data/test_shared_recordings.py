@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from depth.data import open_sequence
-from depth.evaluation import DepthEvaluation
+from som.depth.data import open_sequence
+from som.depth.evaluation import DepthEvaluation
 
 ROOT = Path(__file__).resolve().parents[4] / "shared" / "data"
 SCALED = (0.5 * 640 / 1242, 0.5 * 192 / 375)

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from depth.errors import DepthError
-from depth.estimate.anchors import UNCHECKED, add_anchors
+from som.depth.errors import DepthError
+from som.depth.estimate.anchors import UNCHECKED, add_anchors
 
 
 @pytest.fixture

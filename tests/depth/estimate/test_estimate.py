@@ -3,16 +3,16 @@ import math
 import pytest
 import torch
 
-from depth.errors import DepthError, NoParallaxError
-from depth.estimate import DepthConfig, estimate_depth
-from depth.estimate.anchors import resize_maps
-from depth.estimate.blending import FILLED, MOVING, blend, gaussian_blur
-from depth.estimate.moving import below_feet, stand_on_ground
-from depth.estimate.scale import distance_scale
-from depth.estimate.student import network_size
-from depth.geometry import axis_angle_to_se3
-from depth.synthetic import RoadClip, RoadClipConfig, make_road_clip
-from depth.training.collapse import CollapseError
+from som.depth.errors import DepthError, NoParallaxError
+from som.depth.estimate import DepthConfig, estimate_depth
+from som.depth.estimate.anchors import resize_maps
+from som.depth.estimate.blending import FILLED, MOVING, blend, gaussian_blur
+from som.depth.estimate.moving import below_feet, stand_on_ground
+from som.depth.estimate.scale import distance_scale
+from som.depth.estimate.student import network_size
+from som.depth.geometry import axis_angle_to_se3
+from som.depth.synthetic import RoadClip, RoadClipConfig, make_road_clip
+from som.depth.training.collapse import CollapseError
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch.autograd import gradcheck
 
-from depth.geometry import axis_angle_to_se3, invert_se3, pixel_centers, unproject
-from depth.losses.geonet import (
+from som.depth.geometry import axis_angle_to_se3, invert_se3, pixel_centers, unproject
+from som.depth.losses.geonet import (
     depth_from_normals,
     flow_consistency_loss,
     forward_backward_difference,

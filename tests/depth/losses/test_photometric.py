@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from depth.geometry import axis_angle_to_se3
-from depth.losses.photometric import (
+from som.depth.geometry import axis_angle_to_se3
+from som.depth.losses.photometric import (
     dssim,
     identity_errors,
     minimum_reprojection,

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from depth.losses.smoothness import edge_aware_smoothness, geonet_smoothness, second_order_smoothness
+from som.depth.losses.smoothness import edge_aware_smoothness, geonet_smoothness, second_order_smoothness
 
 F64 = torch.float64
 every = pytest.mark.parametrize("loss", [edge_aware_smoothness, geonet_smoothness, second_order_smoothness])

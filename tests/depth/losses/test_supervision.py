@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from depth.geometry import axis_angle_to_se3
-from depth.losses.multiscale import multiscale_inverse_depth_loss, resize_depth, upsample_to
-from depth.losses.ordinal_regression import ordinal_regression_loss, plane_cross_entropy
-from depth.losses.sparse import reprojected_distance_loss, sparse_inverse_depth_loss, sparse_log_loss
-from depth.losses.supervised import berhu_loss, huber_loss, scale_invariant_loss, silog_loss
-from depth.losses.velocity import velocity_loss
+from som.depth.geometry import axis_angle_to_se3
+from som.depth.losses.multiscale import multiscale_inverse_depth_loss, resize_depth, upsample_to
+from som.depth.losses.ordinal_regression import ordinal_regression_loss, plane_cross_entropy
+from som.depth.losses.sparse import reprojected_distance_loss, sparse_inverse_depth_loss, sparse_log_loss
+from som.depth.losses.supervised import berhu_loss, huber_loss, scale_invariant_loss, silog_loss
+from som.depth.losses.velocity import velocity_loss
 
 F64 = torch.float64
 K = torch.tensor([[10.0, 0, 4], [0, 10, 3], [0, 0, 1]], dtype=F64).expand(2, 3, 3)

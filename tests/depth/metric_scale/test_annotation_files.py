@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from depth.errors import DepthError
-from depth.metric_scale import Instances
-from depth.metric_scale.cityscapes import instances_from_instance_ids, road_from_label_ids
-from depth.metric_scale.coco import read_coco
-from depth.metric_scale.files import read_instances, read_road, write_instances, write_road
-from depth.metric_scale.rle import decode_counts, decode_segmentation, decompress_counts, fill_polygons
+from som.depth.errors import DepthError
+from som.depth.metric_scale import Instances
+from som.depth.metric_scale.cityscapes import instances_from_instance_ids, road_from_label_ids
+from som.depth.metric_scale.coco import read_coco
+from som.depth.metric_scale.files import read_instances, read_road, write_instances, write_road
+from som.depth.metric_scale.rle import decode_counts, decode_segmentation, decompress_counts, fill_polygons
 
 # By pycocotools 2.0: a 7 x 9 mask with two stray pixels and a hole.
 STRAY = "01f02^ONM03200;N"

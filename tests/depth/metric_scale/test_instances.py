@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from depth.errors import DepthError
-from depth.metric_scale import (
+from som.depth.errors import DepthError
+from som.depth.metric_scale import (
     DEFAULT_PRIORS,
     HeightPrior,
     Instances,

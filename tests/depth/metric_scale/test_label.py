@@ -6,9 +6,9 @@ import math
 import pytest
 import torch
 
-from depth.errors import DepthError
-from depth.metric_scale import CameraHeightLabel, LabelConfig, MetricSchedule
-from depth.metric_scale.consensus import agree, robust_location
+from som.depth.errors import DepthError
+from som.depth.metric_scale import CameraHeightLabel, LabelConfig, MetricSchedule
+from som.depth.metric_scale.consensus import agree, robust_location
 
 
 def run(label, *epochs, group=""):

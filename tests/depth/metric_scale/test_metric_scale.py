@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from depth.errors import DepthError
-from depth.metric_scale import (
+from som.depth.errors import DepthError
+from som.depth.metric_scale import (
     DEFAULT_PRIORS,
     FrameConfig,
     Instances,
@@ -14,7 +14,7 @@ from depth.metric_scale import (
     ObjectStatus,
     metric_scale,
 )
-from depth.synthetic import RoadClipConfig, degrade_depth, make_road_clip
+from som.depth.synthetic import RoadClipConfig, degrade_depth, make_road_clip
 
 HIDDEN = 0.23
 """Metres per unit of the depth that is handed in."""

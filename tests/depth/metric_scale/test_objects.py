@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from depth.errors import DepthError
-from depth.metric_scale.objects import (
+from som.depth.errors import DepthError
+from som.depth.metric_scale.objects import (
     FrameConfig,
     ObjectStatus,
     apply_horizon_test,

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from depth.metric_scale.road import (
+from som.depth.metric_scale.road import (
     camera_heights,
     fit_road_plane,
     horizon,

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from depth.metric_scale.statistics import group_extreme, group_quantile, masked_quantile
+from som.depth.metric_scale.statistics import group_extreme, group_quantile, masked_quantile
 
 
 @pytest.mark.parametrize("quantile", [0.0, 0.25, 0.5, 0.9, 1.0])

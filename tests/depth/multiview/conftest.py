@@ -8,10 +8,10 @@ from functools import partial
 import pytest
 import torch
 
-from depth.data.sequence import DepthSequence
-from depth.geometry import pixel_centers
-from depth.training.config import Augmentation, DepthTrainingConfig, LossWeights, NetworkOptions
-from depth.training.memory import memory_sequence
+from som.depth.data.sequence import DepthSequence
+from som.depth.geometry import pixel_centers
+from som.depth.training.config import Augmentation, DepthTrainingConfig, LossWeights, NetworkOptions
+from som.depth.training.memory import memory_sequence
 
 SIDE, FOCAL, FRAMES, STEP = 64, 70.0, 5, 0.12
 RANGE = (1.2, 12.0)

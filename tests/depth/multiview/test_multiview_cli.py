@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from depth.cli.options import InputOptions, ModelOptions, PredictCommand, ScoreCommand, TrainCommand
-from depth.cli.run import run
-from depth.errors import DepthError
-from depth.training.checkpoint import load_checkpoint
+from som.depth.cli.options import InputOptions, ModelOptions, PredictCommand, ScoreCommand, TrainCommand
+from som.depth.cli.run import run
+from som.depth.errors import DepthError
+from som.depth.training.checkpoint import load_checkpoint
 from tests.depth.multiview.conftest import plane_clip
 
 

@@ -4,11 +4,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from depth.errors import DepthError
-from depth.multiview import MultiViewConfig, MultiViewNet, in_network_units
-from depth.multiview.volume import matching_volume
-from depth.networks import MVDepthNet
-from depth.networks.mvdepthnet import plane_disparities
+from som.depth.errors import DepthError
+from som.depth.multiview import MultiViewConfig, MultiViewNet, in_network_units
+from som.depth.multiview.volume import matching_volume
+from som.depth.networks import MVDepthNet
+from som.depth.networks.mvdepthnet import plane_disparities
 from tests.depth.multiview.conftest import plane_clip, truth
 
 H, W, FOCAL = 48, 96, 60.0

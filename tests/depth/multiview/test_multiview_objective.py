@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from depth.geometry import invert_se3, reproject
-from depth.multiview.build import make_multiview_trainer
-from depth.multiview.objective import random_factors, rescaled
-from depth.training.batches import collate
-from depth.training.config import Augmentation, LossWeights
-from depth.training.metric import HeightState
+from som.depth.geometry import invert_se3, reproject
+from som.depth.multiview.build import make_multiview_trainer
+from som.depth.multiview.objective import random_factors, rescaled
+from som.depth.training.batches import collate
+from som.depth.training.config import Augmentation, LossWeights
+from som.depth.training.metric import HeightState
 from tests.depth.multiview.conftest import SIDE, plane_clip
 
 

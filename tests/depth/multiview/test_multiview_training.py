@@ -7,13 +7,13 @@ from itertools import pairwise
 import pytest
 import torch
 
-from depth.errors import DepthError
-from depth.multiview import predict_views
-from depth.multiview.build import make_multiview_trainer, measurement_rule
-from depth.training.batches import collate
-from depth.training.checkpoint import checkpoint_path, load_checkpoint
-from depth.training.config import Augmentation, LossWeights, check_training
-from depth.views import SourceConfig
+from som.depth.errors import DepthError
+from som.depth.multiview import predict_views
+from som.depth.multiview.build import make_multiview_trainer, measurement_rule
+from som.depth.training.batches import collate
+from som.depth.training.checkpoint import checkpoint_path, load_checkpoint
+from som.depth.training.config import Augmentation, LossWeights, check_training
+from som.depth.views import SourceConfig
 from tests.depth.multiview.conftest import RANGE, plane_clip, truth
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from depth.networks.decoder import DepthDecoder, UpConv
+from som.depth.networks.decoder import DepthDecoder, UpConv
 
 CHANNELS = [4, 6, 8, 10, 12]
 

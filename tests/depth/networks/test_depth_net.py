@@ -6,8 +6,8 @@ import pickle
 import pytest
 import torch
 
-from depth.errors import DepthError
-from depth.networks import NetworkConfig, make_depth_net
+from som.depth.errors import DepthError
+from som.depth.networks import NetworkConfig, make_depth_net
 
 
 def images(batch=2, height=64, width=96):

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from depth.networks.fcrn import UpProjection, interleaved_kernels
+from som.depth.networks.fcrn import UpProjection, interleaved_kernels
 
 
 def unpool(x):

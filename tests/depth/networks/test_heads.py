@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from depth.errors import DepthError
-from depth.networks.heads import (
+from som.depth.errors import DepthError
+from som.depth.networks.heads import (
     OrdinalHead,
     SigmoidHead,
     SoftplusHead,

@@ -5,8 +5,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from depth.errors import DepthError
-from depth.networks.mvdepthnet import MVDepthNet, cost_volume, normalize_images, plane_disparities
+from som.depth.errors import DepthError
+from som.depth.networks.mvdepthnet import MVDepthNet, cost_volume, normalize_images, plane_disparities
 
 
 def camera(width, height, focal):

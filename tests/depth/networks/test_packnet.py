@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from depth.networks.heads import SigmoidHead, make_head
-from depth.networks.packnet import PackLayer, PackNet, UnpackLayer
+from som.depth.networks.heads import SigmoidHead, make_head
+from som.depth.networks.packnet import PackLayer, PackNet, UnpackLayer
 
 
 def pack_by_hand(x):

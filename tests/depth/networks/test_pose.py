@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from scipy.spatial.transform import Rotation
 
-from depth.errors import DepthError
-from depth.networks.depth_net import NetworkConfig, make_depth_net
-from depth.networks.pose import PackNetPose, PairPoseNet, PoseCNN, PoseResNet, PoseStyle, make_pose_net
-from depth.networks.resnet import ResNetEncoder
+from som.depth.errors import DepthError
+from som.depth.networks.depth_net import NetworkConfig, make_depth_net
+from som.depth.networks.pose import PackNetPose, PairPoseNet, PoseCNN, PoseResNet, PoseStyle, make_pose_net
+from som.depth.networks.resnet import ResNetEncoder
 
 NUMBERS = torch.tensor([10.0, -20.0, 30.0, 4.0, 5.0, -6.0])
 

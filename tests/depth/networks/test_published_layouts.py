@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from depth.errors import DepthError
-from depth.networks import MVDepthNet, NetworkConfig, make_depth_net, make_pose_net
-from depth.networks.heads import SigmoidHead
-from depth.networks.packnet import ConvGroupNorm, OutputLayer, PackLayer, ResidualConv, UnpackLayer, residual_block
-from depth.networks.published import (
+from som.depth.errors import DepthError
+from som.depth.networks import MVDepthNet, NetworkConfig, make_depth_net, make_pose_net
+from som.depth.networks.heads import SigmoidHead
+from som.depth.networks.packnet import ConvGroupNorm, OutputLayer, PackLayer, ResidualConv, UnpackLayer, residual_block
+from som.depth.networks.published import (
     LAYOUTS,
     MONODEPTH2_DEPTH,
     MONODEPTH2_POSE,

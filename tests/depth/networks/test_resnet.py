@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from depth.networks.resnet import ResNetEncoder, stacked_image_weight
+from som.depth.networks.resnet import ResNetEncoder, stacked_image_weight
 
 
 def reference_features(state, images, blocks, bottleneck):

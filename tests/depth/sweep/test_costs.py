@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from depth.errors import DepthError
-from depth.sweep.costs import COSTS, make_cost, window_mean
+from som.depth.errors import DepthError
+from som.depth.sweep.costs import COSTS, make_cost, window_mean
 
 every_cost = pytest.mark.parametrize("name", COSTS)
 

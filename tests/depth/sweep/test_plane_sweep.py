@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.nn.functional import max_pool2d
 
-from depth.errors import DepthError
-from depth.sweep import SweepConfig, estimate_range, plane_sweep, range_from_points
+from som.depth.errors import DepthError
+from som.depth.sweep import SweepConfig, estimate_range, plane_sweep, range_from_points
 
 CONFIG = SweepConfig(num_planes=32, near=2.0, far=8.0)
 

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from depth.errors import DepthError
-from depth.geometry import invert_se3, pixel_centers, project, transform_points, unproject
-from depth.sweep import RefinementConfig, SweepConfig, plane_sweep, refine_poses
-from depth.sweep.pose_refinement import _rigid
+from som.depth.errors import DepthError
+from som.depth.geometry import invert_se3, pixel_centers, project, transform_points, unproject
+from som.depth.sweep import RefinementConfig, SweepConfig, plane_sweep, refine_poses
+from som.depth.sweep.pose_refinement import _rigid
 
 CONFIG = SweepConfig(num_planes=32, near=2.0, far=8.0)
 SOURCES = [[j for j in range(9) if 0 < abs(j - t) <= 4] for t in range(9)]

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from depth.sweep.curve import best_plane
-from depth.sweep.semi_global import EDGE, semi_global
+from som.depth.sweep.curve import best_plane
+from som.depth.sweep.semi_global import EDGE, semi_global
 
 
 def paths_by_hand(volume, grey, small, large):

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from depth.data.sequence import DepthSequence
-from depth.synthetic import RoadClip, RoadClipConfig, make_road_clip
-from depth.training.build import make_dataset, make_networks, network_config, resolve_pose
-from depth.training.config import Augmentation, DepthTrainingConfig, LossWeights
-from depth.training.memory import memory_sequence
-from depth.training.trainer import DepthTrainer
+from som.depth.data.sequence import DepthSequence
+from som.depth.synthetic import RoadClip, RoadClipConfig, make_road_clip
+from som.depth.training.build import make_dataset, make_networks, network_config, resolve_pose
+from som.depth.training.config import Augmentation, DepthTrainingConfig, LossWeights
+from som.depth.training.memory import memory_sequence
+from som.depth.training.trainer import DepthTrainer
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,7 @@ from collections import Counter
 
 import pytest
 
-from depth.training.batches import BatchPlan
+from som.depth.training.batches import BatchPlan
 
 
 def all_indices(plan, steps):

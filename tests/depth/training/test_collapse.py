@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 
-from depth.training.collapse import CollapseError, MaskWatch, collapse_reason, ramp_share, ramp_warning, relief
-from depth.training.config import CollapseLimits
+from som.depth.training.collapse import CollapseError, MaskWatch, collapse_reason, ramp_share, ramp_warning, relief
+from som.depth.training.config import CollapseLimits
 
 LIMITS = CollapseLimits()
 RANGE = (0.1, 100.0)

@@ -1,11 +1,11 @@
 import pytest
 import torch
 
-from depth.errors import DepthError
-from depth.training.build import known_depth, make_networks, network_config, resolve_pose
-from depth.training.config import DepthTrainingConfig, LossWeights, NetworkOptions
-from depth.training.memory import memory_sequence
-from depth.training.sources import _filled, source_frames, time_offsets
+from som.depth.errors import DepthError
+from som.depth.training.build import known_depth, make_networks, network_config, resolve_pose
+from som.depth.training.config import DepthTrainingConfig, LossWeights, NetworkOptions
+from som.depth.training.memory import memory_sequence
+from som.depth.training.sources import _filled, source_frames, time_offsets
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from depth.errors import DepthError
-from depth.training.checkpoint import (
+from som.depth.errors import DepthError
+from som.depth.training.checkpoint import (
     DepthCheckpoint,
     checkpoint_path,
     link_checkpoint,

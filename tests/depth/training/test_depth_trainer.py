@@ -5,12 +5,12 @@ import signal
 import pytest
 import torch
 
-from depth.errors import DepthError
-from depth.training.annotations import Labels
-from depth.training.checkpoint import checkpoint_path, load_checkpoint
-from depth.training.config import Augmentation
-from depth.training.interruption import Interrupted
-from depth.training.trainer import NonFiniteLossError
+from som.depth.errors import DepthError
+from som.depth.training.annotations import Labels
+from som.depth.training.checkpoint import checkpoint_path, load_checkpoint
+from som.depth.training.config import Augmentation
+from som.depth.training.interruption import Interrupted
+from som.depth.training.trainer import NonFiniteLossError
 
 
 def weights_of(trainer):
@@ -97,7 +97,7 @@ def test_supervision_reaches_the_labels(make_config, make_trainer, sequence, cli
 
 
 def test_a_term_of_weight_zero_is_not_computed(make_config, make_trainer, monkeypatch):
-    from depth.training import geonet_terms, objective
+    from som.depth.training import geonet_terms, objective
 
     def never(*_, **__):
         raise AssertionError("this term has no weight")

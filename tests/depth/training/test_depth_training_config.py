@@ -3,14 +3,14 @@ import sys
 
 import pytest
 
-from depth.errors import DepthError
-from depth.training.config import (
+from som.depth.errors import DepthError
+from som.depth.training.config import (
     DepthTrainingConfig,
     LossWeights,
     NetworkOptions,
     check_training,
 )
-from depth.training.plain import differences, from_plain, to_plain
+from som.depth.training.plain import differences, from_plain, to_plain
 
 
 def test_plain_form_gives_the_configuration_back():

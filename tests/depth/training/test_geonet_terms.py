@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from depth.data import open_sequence
-from depth.errors import DepthError
-from depth.losses.geonet import rigid_flow
-from depth.networks import DepthOutput
-from depth.training.annotations import Labels
-from depth.training.batches import collate
-from depth.training.build import make_dataset
-from depth.training.config import Augmentation
-from depth.training.memory import memory_sequence
-from depth.training.metric import HeightState
-from depth.training.objective import TERMS, DepthObjective
+from som.depth.data import open_sequence
+from som.depth.errors import DepthError
+from som.depth.losses.geonet import rigid_flow
+from som.depth.networks import DepthOutput
+from som.depth.training.annotations import Labels
+from som.depth.training.batches import collate
+from som.depth.training.build import make_dataset
+from som.depth.training.config import Augmentation
+from som.depth.training.memory import memory_sequence
+from som.depth.training.metric import HeightState
+from som.depth.training.objective import TERMS, DepthObjective
 
 OFF = {"photometric": 0.0, "geometry": 0.0, "smoothness": 0.0}
 STILL = Augmentation(flip=0.0, max_zoom=1.0, jitter=0.0)
@@ -128,8 +128,8 @@ def test_what_the_data_lacks_is_said_in_one_sentence(sequence, make_config, make
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_term_trains(name, clip, flows, make_config):
-    from depth.training.build import make_networks, network_config, resolve_pose
-    from depth.training.trainer import DepthTrainer
+    from som.depth.training.build import make_networks, network_config, resolve_pose
+    from som.depth.training.trainer import DepthTrainer
 
     sequence = memory_sequence(clip.images, clip.Ks, clip.w2c, flows=flows)
     labels = Labels([sequence], [clip.depth], [torch.ones_like(clip.depth)])
@@ -151,7 +151,7 @@ def test_a_data_set_folder_tells_its_flow(tmp_path, clip, flows):
 
     import cv2
 
-    from depth.data.files import read_flow
+    from som.depth.data.files import read_flow
 
     (tmp_path / "images").mkdir()
     (tmp_path / "flow").mkdir()

@@ -3,15 +3,15 @@
 import pytest
 import torch
 
-from depth.errors import DepthError
-from depth.metric_scale import DEFAULT_PRIORS, FrameConfig
-from depth.synthetic import RoadClipConfig, make_road_clip
-from depth.training.annotations import Labels, RoadAnnotations, together
-from depth.training.batches import collate
-from depth.training.build import make_dataset
-from depth.training.distributed import Processes
-from depth.training.memory import memory_sequence
-from depth.training.metric import HeightState, MetricTerms
+from som.depth.errors import DepthError
+from som.depth.metric_scale import DEFAULT_PRIORS, FrameConfig
+from som.depth.synthetic import RoadClipConfig, make_road_clip
+from som.depth.training.annotations import Labels, RoadAnnotations, together
+from som.depth.training.batches import collate
+from som.depth.training.build import make_dataset
+from som.depth.training.distributed import Processes
+from som.depth.training.memory import memory_sequence
+from som.depth.training.metric import HeightState, MetricTerms
 
 ACTIVE = ["rough_height", "camera_height"]
 
@@ -121,8 +121,8 @@ def test_road_and_objects_follow_a_flipped_and_enlarged_sample(road, road_sequen
 
 
 def test_training_with_metric_terms_moves_the_label(road, road_sequence, make_config):
-    from depth.training.build import make_networks, network_config, resolve_pose
-    from depth.training.trainer import DepthTrainer
+    from som.depth.training.build import make_networks, network_config, resolve_pose
+    from som.depth.training.trainer import DepthTrainer
 
     config = make_config(
         width=128, height=96, batch_size=4, steps=3, weights={"photometric": 0, "geometry": 0, "rough_height": 1.0,

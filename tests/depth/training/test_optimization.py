@@ -2,9 +2,9 @@ import pytest
 import torch
 from torch import nn
 
-from depth.training.config import DepthTrainingConfig
-from depth.training.distributed import Processes
-from depth.training.optimization import RunningStatistics, make_optimizer, rate_factor, set_rates
+from som.depth.training.config import DepthTrainingConfig
+from som.depth.training.distributed import Processes
+from som.depth.training.optimization import RunningStatistics, make_optimizer, rate_factor, set_rates
 
 
 @pytest.mark.parametrize("schedule", ["constant", "step", "cosine"])

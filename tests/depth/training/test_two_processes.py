@@ -9,12 +9,12 @@ import torch
 
 SCRIPT = """
 import sys, torch
-from depth.synthetic import RoadClipConfig, make_road_clip
-from depth.training.build import make_dataset, make_networks, network_config, resolve_pose
-from depth.training.config import DepthTrainingConfig, LossWeights
-from depth.training.distributed import joined_processes
-from depth.training.memory import memory_sequence
-from depth.training.trainer import DepthTrainer
+from som.depth.synthetic import RoadClipConfig, make_road_clip
+from som.depth.training.build import make_dataset, make_networks, network_config, resolve_pose
+from som.depth.training.config import DepthTrainingConfig, LossWeights
+from som.depth.training.distributed import joined_processes
+from som.depth.training.memory import memory_sequence
+from som.depth.training.trainer import DepthTrainer
 
 torch.set_num_threads(1)
 clip = make_road_clip(RoadClipConfig(frames=5, width=64, height=32))

@@ -1,7 +1,0 @@
-"""Fusion of depth maps: which pixels several views confirm, and the point cloud of those."""
-
-from depth.fusion.cloud import PointCloud, ViewCheck, check_views, fuse_points
-from depth.fusion.options import FusionOptions
-from depth.fusion.ply import read_ply, write_ply
-
-__all__ = ["FusionOptions", "PointCloud", "ViewCheck", "check_views", "fuse_points", "read_ply", "write_ply"]
