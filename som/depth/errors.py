@@ -1,7 +1,9 @@
-"""The exceptions of this package."""
+"""Errors of depth estimation."""
+
+from som.errors import UserError
 
 
-class DepthError(ValueError):
+class DepthError(UserError):
     """Bad input: the message says which file or argument, what was expected and what to do."""
 
 
