@@ -1,12 +1,13 @@
-"""Depth of moving things from the ground, their size and their shape, against things of known depth."""
+"""Depth of moving objects from the ground, their size and their shape, against objects of known depth."""
 
 import numpy as np
 import pytest
 import torch
 
-from som.preprocessing.moving.depth import _fill, _solids, moving_depth
+from som.preprocessing.moving.depth import _fill, _rigid_objects, moving_depth
+from som.preprocessing.moving.options import MovingDepthOptions
+from som.preprocessing.moving.segments import find_segments
 from som.preprocessing.moving.shape import Shape
-from som.preprocessing.moving.sightings import find_sightings
 from tests.preprocessing.moving import solids
 from tests.preprocessing.moving.solids import K, film_box
 
@@ -33,7 +34,7 @@ def board(depths, turn=0.0, center=(0.0, 0.0), size=2.0):
     return maps, masks, torch.from_numpy(xy), torch.ones(len(grid), T, dtype=torch.bool)
 
 
-def thing_depths(depth, masks):
+def object_depths(depth, masks):
     return np.array([float(z[m].median()) for z, m in zip(depth, masks, strict=True)])
 
 
@@ -42,22 +43,22 @@ def corrected(maps, masks, xy, visible, sure=0.0):
 
 
 def with_ground(maps, masks, ground):
-    """The depth of the ground of every frame in the rows below the things."""
+    """The depth of the ground of every frame in the rows below the objects."""
     below = torch.zeros_like(masks)
     below[:, 1:] = masks[:, :-1]
     return torch.where(below & ~masks, torch.as_tensor(ground).float()[:, None, None], maps)
 
 
-def test_noisy_ground_becomes_a_thing_of_one_size():
+def test_noisy_ground_becomes_an_object_of_one_size():
     true = np.linspace(3.0, 6.0, T)
     maps, masks, xy, visible = board(true)
     noise = np.exp(np.random.default_rng(0).normal(0, 0.1, T))
     noisy = with_ground(maps, masks, true * noise)
     fixed, found = corrected(noisy, masks, xy, visible)
-    ratio = thing_depths(fixed, masks) / true
+    ratio = object_depths(fixed, masks) / true
     assert ratio.std() / ratio.mean() < 0.03 and ratio.mean() == pytest.approx(1, abs=0.1)
     assert torch.equal(fixed[~masks], noisy[~masks])
-    assert found["moving_sightings"] == T and found["moving_things"] == 1 and found["moving_compared"] > 2 * T
+    assert found["moving_segments"] == T and found["moving_objects"] == 1 and found["moving_compared"] > 2 * T
 
 
 def test_sure_ground_is_believed_more_than_sizes():
@@ -65,7 +66,7 @@ def test_sure_ground_is_believed_more_than_sizes():
     _, masks, xy, visible = board(np.linspace(3.6, 4.4, T))  # it shrinks where it stands
     maps = with_ground(torch.full((T, H, W), WALL).masked_fill(masks, 3.0), masks, true)
     errors = [
-        np.abs(thing_depths(corrected(maps, masks, xy, visible, sure)[0], masks) / true - 1).max()
+        np.abs(object_depths(corrected(maps, masks, xy, visible, sure)[0], masks) / true - 1).max()
         for sure in (0.0, 1.0)
     ]
     assert errors[1] < 0.05 < errors[0]
@@ -75,18 +76,18 @@ def test_turning_about_the_vertical_is_no_change_of_depth():
     true = np.full(T, 4.0)
     maps, masks, xy, visible = board(true, turn=0.08)
     fixed, _ = corrected(with_ground(maps, masks, true), masks, xy, visible)
-    assert thing_depths(fixed, masks) == pytest.approx(true, rel=0.05)
+    assert object_depths(fixed, masks) == pytest.approx(true, rel=0.05)
 
 
-def test_a_thing_that_hides_the_wall_is_drawn_in_front_of_it():
+def test_an_object_that_hides_the_wall_is_drawn_in_front_of_it():
     true = np.linspace(3.0, 6.0, T)
     maps, masks, xy, visible = board(true)
     fixed, _ = corrected(torch.where(masks, maps * 4, maps), masks, xy, visible)
-    depths = thing_depths(fixed, masks)
+    depths = object_depths(fixed, masks)
     assert np.quantile(depths, 0.9) < 0.96 * WALL and np.std(depths / true) / np.mean(depths / true) < 0.06
 
 
-def test_two_things_are_corrected_apart():
+def test_two_objects_are_corrected_apart():
     near, far = np.linspace(2.0, 2.6, T), np.linspace(7.0, 5.0, T)
     a = board(near, center=(-0.7, -0.4), size=0.8)
     b = board(far, center=(1.6, 0.8), size=1.6)
@@ -95,18 +96,18 @@ def test_two_things_are_corrected_apart():
     xy, visible = torch.cat([a[2], b[2]]), torch.cat([a[3], b[3]])
     flat = torch.where(a[1], 2.3, torch.where(b[1], 6.0, maps))
     fixed, found = corrected(flat, masks, xy, visible)
-    assert found["moving_things"] == 2
+    assert found["moving_objects"] == 2
     for true, mask in ((near, a[1]), (far, b[1])):
-        ratio = thing_depths(fixed, mask) / true
+        ratio = object_depths(fixed, mask) / true
         assert ratio == pytest.approx(np.full(T, ratio.mean()), rel=0.06)
 
 
-def test_without_tracks_a_thing_stands_on_its_ground():
+def test_without_tracks_an_object_stands_on_its_ground():
     true = np.linspace(3.0, 5.0, T)
     maps, masks, xy, visible = board(true)
     given = with_ground(torch.where(masks, 4.0, maps), masks, true)
     fixed, found = corrected(given, masks, xy, torch.zeros_like(visible), sure=1.0)
-    assert found["moving_compared"] == 0 and thing_depths(fixed, masks) == pytest.approx(true, rel=1e-3)
+    assert found["moving_compared"] == 0 and object_depths(fixed, masks) == pytest.approx(true, rel=1e-3)
     nothing = torch.zeros_like(masks)
     assert torch.equal(corrected(maps, nothing, xy, visible)[0], maps)
 
@@ -165,20 +166,20 @@ def test_a_box_that_leaps_is_no_farther_than_where_it_last_stood():
 
 
 @pytest.mark.parametrize("spread", [1.0, 0.0], ids=["on one line", "in one place"])
-def test_points_of_a_rigid_thing_may_lie_on_one_line(spread):
+def test_points_of_a_rigid_object_may_lie_on_one_line(spread):
     moving = np.zeros((2, 40, 60), bool)
     moving[:, 19:22, 10:50] = True
     xy = np.stack([12.5 + spread * np.arange(0, 36, 3.0), np.full(12, 20.5)], 1)[:, None].repeat(2, 1)
-    sightings = find_sightings(moving, xy, np.ones((12, 2), bool))
+    segments = find_segments(moving, xy, np.ones((12, 2), bool))
     track, frame = (i.ravel() for i in np.indices((12, 2)))
     pose = np.broadcast_to(np.eye(4), (2, 4, 4))
     shape = Shape(track, frame, np.log(2.0 + 0.1 * track), np.arange(2), pose, 100.0, 0.1)
-    solids = _solids(sightings, {int(sightings.thing[0]): shape}, xy)
+    found = _rigid_objects(segments, {int(segments.object_id[0]): shape}, xy, MovingDepthOptions())
     depth = np.full(moving.shape, 9.0, np.float32)
-    for solid in solids:
-        _fill(depth, sightings, solid, xy, 0.0)
+    for rigid in found:
+        _fill(depth, segments, rigid, xy, 0.0)
     if spread:
         assert (depth[~moving] == 9).all()
         assert depth[0, 20, 12] < 2.3 and depth[0, 20, 47] > 2.7 and (np.diff(depth[0, 20, 10:50]) >= 0).all()
     else:
-        assert not solids
+        assert not found

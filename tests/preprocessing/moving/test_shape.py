@@ -1,11 +1,11 @@
-"""Structure from motion on one thing: right for what is rigid and turns, silent about the rest."""
+"""Structure from motion on one object_id: right for what is rigid and turns, silent about the rest."""
 
 import numpy as np
 import pytest
 
 from som.preprocessing.cameras.bundle_adjustment import Scene
-from som.preprocessing.moving.shape import find_shape, misfits, turned_inside_out
-from som.preprocessing.moving.sightings import find_sightings
+from som.preprocessing.moving.segments import find_segments
+from som.preprocessing.moving.shape import find_shape, misfits, necker_reversal
 from tests.preprocessing.moving.solids import F, K, T, film_box, turned
 
 KS = np.broadcast_to(K, (T, 3, 3))
@@ -14,8 +14,8 @@ TURN = np.linspace(0.2, 1.4, T)
 
 
 def shape_of(film, K=KS):
-    sightings = find_sightings(film.moving.numpy(), film.xy, film.visible)
-    return find_shape(sightings, int(sightings.thing[0]), film.xy, K)
+    segments = find_segments(film.moving.numpy(), film.xy, film.visible)
+    return find_shape(segments, int(segments.object_id[0]), film.xy, K)
 
 
 def test_a_turning_box_is_found_up_to_one_factor():
@@ -37,10 +37,10 @@ def test_intrinsics_of_every_frame_are_minded():
     Ks = KS.copy()
     Ks[:, :2] *= zoom[:, None, None]
     zoomed = film.xy * zoom[None, :, None]
-    sightings = find_sightings(film.moving.numpy(), film.xy, film.visible)
+    segments = find_segments(film.moving.numpy(), film.xy, film.visible)
     # the masks stay those of the unzoomed frames: only the places of the tracks are looked at
-    a = find_shape(sightings, 0, film.xy, KS)
-    b = find_shape(sightings, 0, np.where(zoomed < [120, 90], zoomed, film.xy), Ks)
+    a = find_shape(segments, 0, film.xy, KS)
+    b = find_shape(segments, 0, np.where(zoomed < [120, 90], zoomed, film.xy), Ks)
     assert a is not None and b is not None
     both = {(q, t): z for q, t, z in zip(a.track, a.frame, a.log_z, strict=True)}
     difference = np.array([z - both[q, t] for q, t, z in zip(b.track, b.frame, b.log_z, strict=True) if (q, t) in both])
@@ -60,17 +60,17 @@ def test_what_neither_turns_nor_nears_has_no_shape():
     assert shape_of(film_box(still, np.full(T, 0.5), noise=0.15)) is None
 
 
-def test_too_few_tracks_or_frames_are_no_thing_to_solve():
+def test_too_few_tracks_or_frames_are_no_object_to_solve():
     film = film_box(PATH, TURN)
     film.visible[np.flatnonzero(film.visible.any(1))[50:]] = False
     assert shape_of(film) is None
     film = film_box(PATH, TURN)
     film.visible[:, 5:] = False
-    sightings = find_sightings(film.moving.numpy(), film.xy, film.visible)
-    assert find_shape(sightings, 0, film.xy, KS) is None
+    segments = find_segments(film.moving.numpy(), film.xy, film.visible)
+    assert find_shape(segments, 0, film.xy, KS) is None
 
 
-def test_reversal_looks_alike_from_afar_and_twice_over_is_the_thing_itself():
+def test_reversal_looks_alike_from_afar_and_twice_over_is_the_object_itself():
     far = 200.0
     rng = np.random.default_rng(1)
     X = np.concatenate([rng.uniform(-0.5, 0.5, (50, 3)) + [0, 0, far], np.ones((50, 1))], 1)
@@ -78,7 +78,7 @@ def test_reversal_looks_alike_from_afar_and_twice_over_is_the_thing_itself():
     R = np.stack([turned(a) for a in (0.0, 0.3, 0.7)])
     middle = np.median(X[:, :3] / X[:, 3:], 0)
     scene = Scene(R, middle - R @ middle, X, F)
-    again = turned_inside_out(turned_inside_out(scene))
+    again = necker_reversal(necker_reversal(scene))
     np.testing.assert_allclose(again.R, scene.R, atol=1e-12)
     np.testing.assert_allclose(again.t, scene.t, atol=1e-6)
     np.testing.assert_allclose(again.X, scene.X, atol=1e-9)
@@ -87,16 +87,16 @@ def test_reversal_looks_alike_from_afar_and_twice_over_is_the_thing_itself():
         y = np.einsum("cij,pj->cpi", scene.R, scene.X[:, :3] / scene.X[:, 3:]) + scene.t[:, None]
         return y[..., :2] / y[..., 2:] * far
 
-    mirrored = turned_inside_out(scene)
+    mirrored = necker_reversal(scene)
     assert not np.allclose(mirrored.R[2], scene.R[2])
     assert project(mirrored) == pytest.approx(project(scene), abs=0.01)
 
 
-def test_tracks_of_the_thing_fit_and_others_do_not():
+def test_tracks_of_the_object_fit_and_others_do_not():
     film = film_box(PATH, TURN, noise=0.1)
     third = (np.arange(len(film.xy)) % 3 == 0)[:, None]
-    sightings = find_sightings(film.moving.numpy(), film.xy, film.visible & ~third)
-    shape = find_shape(sightings, int(sightings.thing[0]), film.xy, KS)
+    segments = find_segments(film.moving.numpy(), film.xy, film.visible & ~third)
+    shape = find_shape(segments, int(segments.object_id[0]), film.xy, KS)
     left_out = film.visible & third
     asked = np.flatnonzero(left_out.sum(1) >= 4)
     fitting = misfits(shape, left_out, film.xy, KS)

@@ -1,10 +1,11 @@
-"""Things that touch for a while."""
+"""Objects that touch for a while."""
 
 import numpy as np
 
+from som.preprocessing.moving.objects import _foreign, find_objects
+from som.preprocessing.moving.options import MovingDepthOptions
+from som.preprocessing.moving.segments import find_segments
 from som.preprocessing.moving.shape import Shape
-from som.preprocessing.moving.sightings import find_sightings
-from som.preprocessing.moving.things import _foreign, find_things
 from tests.preprocessing.moving.solids import K, T, film_box
 
 KS = np.broadcast_to(K, (T, 3, 3))
@@ -25,31 +26,31 @@ def two_boxes():
     return moving, xy, visible, z, len(a.xy)
 
 
-def pure(things, tracks, first):
-    """Whether the tracks of every thing are on one of the boxes only."""
-    shares = [np.mean(np.flatnonzero(things == thing) < first) for thing in np.unique(things[tracks])]
+def pure(objects, tracks, first):
+    """Whether the tracks of every object are on one of the boxes only."""
+    shares = [np.mean(np.flatnonzero(objects == object_id) < first) for object_id in np.unique(objects[tracks])]
     return all(share in (0.0, 1.0) for share in shares)
 
 
-def test_two_rigid_things_have_their_own_shapes():
+def test_two_rigid_objects_have_their_own_shapes():
     moving, xy, visible, z, first = two_boxes()
-    sightings, shapes = find_things(moving, xy, visible, KS)
+    segments, shapes = find_objects(moving, xy, visible, KS)
     seen = visible.any(1)
-    assert len(shapes) == 2 and pure(np.where(seen, sightings.thing_of_track, -1), seen, first)
+    assert len(shapes) == 2 and pure(np.where(seen, segments.object_of_track, -1), seen, first)
     for shape in shapes.values():
         error = shape.log_z - np.log(z[shape.track, shape.frame])
         assert np.median(np.abs(error - np.median(error))) < 0.01
 
 
-def test_tracks_that_begin_where_two_things_touch_find_theirs():
+def test_tracks_that_begin_where_two_objects_touch_find_theirs():
     moving, xy, visible, _, first = two_boxes()
     moving[TOUCHING:, 50:60, 20:100] = True
     late = np.arange(len(xy)) % 3 == 0
     visible[late, :TOUCHING] = False
-    sightings, shapes = find_things(moving, xy, visible, KS)
+    segments, shapes = find_objects(moving, xy, visible, KS)
     assert len(shapes) == 2
     told = late & (visible.sum(1) >= 5)
-    owner = sightings.thing_of_track
+    owner = segments.object_of_track
     majority = [
         np.bincount(owner[half & ~late & visible.any(1)]).argmax()
         for half in (np.arange(len(xy)) < first, np.arange(len(xy)) >= first)
@@ -57,19 +58,19 @@ def test_tracks_that_begin_where_two_things_touch_find_theirs():
     assert majority[0] != majority[1]
     right = np.where(np.arange(len(xy)) < first, *majority) == owner
     assert right[told].mean() > 0.9
-    last = sightings.labels[-1]
+    last = segments.labels[-1]
     assert len(np.unique(last[last >= 0])) == 2
 
 
-def test_what_does_not_follow_a_rigid_thing_is_another_if_it_lies_together():
+def test_what_does_not_follow_a_rigid_object_is_another_if_it_lies_together():
     grid = np.stack(np.meshgrid(np.arange(20.5, 60, 2), np.arange(20.5, 50, 2)), -1).reshape(-1, 2)
     xy = np.repeat(grid[:, None], T, 1)
     moving = np.zeros((T, 90, 120), bool)
     moving[:, 20:50, 20:60] = True
-    sightings = find_sightings(moving, xy, np.ones(xy.shape[:2], bool))
+    segments = find_segments(moving, xy, np.ones(xy.shape[:2], bool))
     together = grid[:, 0] > 48
     scattered = ~together & (np.arange(len(grid)) % 7 == 0)
     track, frame = np.nonzero(np.repeat(~(together | scattered)[:, None], T, 1))
     shape = Shape(track, frame, np.zeros(len(track)), np.arange(T), np.broadcast_to(np.eye(4), (T, 4, 4)), 100.0, 0.1)
-    foreign = _foreign(sightings, int(sightings.thing[0]), shape, xy)
+    foreign = _foreign(segments, int(segments.object_id[0]), shape, xy, MovingDepthOptions())
     assert together[foreign].all() and len(foreign) > 0.8 * together.sum()
