@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from som.data import demo_textures as textures
-from som.data.demo_mesh import Mesh, bend, box, join, quad, tube, turn_z, turned
-from som.data.demo_render import Surface, Views, make_views, render_color
+from som.data.demo import textures
+from som.data.demo.mesh import Mesh, bend, box, join, quad, tube, turn_z, turned
+from som.data.demo.render import Surface, Views, make_views, render_color
 
 LEFT, RIGHT, BACK, FRONT, CEILING = -2.5, 2.5, 2.0, -4.2, 3.1
 BLOCK, CACTUS = 1, 2

@@ -16,10 +16,10 @@ import torch
 
 from som.data.config import DemoData
 from som.data.dataset import GroundTruthTracks, Tracks, VideoDataset, Views
-from som.data.demo_mesh import Mesh
-from som.data.demo_render import Views as RenderViews
-from som.data.demo_render import cast, make_views, see
-from som.data.demo_scene import Camera, DemoScene, held_out_camera, training_camera
+from som.data.demo.mesh import Mesh
+from som.data.demo.render import Views as RenderViews
+from som.data.demo.render import cast, make_views, see
+from som.data.demo.scene import Camera, DemoScene, held_out_camera, training_camera
 from som.data.native import read_native, write_flow, write_native
 from som.errors import UserError
 
@@ -62,7 +62,7 @@ def cache_folder(config: DemoData) -> Path:
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "som4d"
     options = {k: v for k, v in dataclasses.asdict(config).items() if k not in ("cache_dir", "is_train", "max_side")}
     # of the sources, too: another version of this program makes another picture
-    sources = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("demo*.py")))
+    sources = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
     key = hashlib.sha256(sources + str(sorted(options.items())).encode()).hexdigest()[:10]
     return base / f"demo-{key}"
 
