@@ -71,7 +71,7 @@ def best_plane(truth, valid):
     """The plane of each image whose relative error against the true depth is least (disparity linear in x and y)."""
     import torch
 
-    from som.depth.geometry import pixel_centers
+    from som.cameras.geometry import pixel_centers
 
     planes = []
     H, W = truth.shape[1:]

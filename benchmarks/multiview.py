@@ -166,8 +166,8 @@ def cloud_distance(depth, truth, clip) -> dict:
     import torch
     from scipy.spatial import cKDTree
 
+    from som.cameras.geometry import pixel_centers, unproject_to_world
     from som.depth.fusion import FusionOptions, fuse_points
-    from som.depth.geometry import pixel_centers, unproject_to_world
 
     cloud = fuse_points(depth, clip.images(), clip.Ks, clip.w2cs, FusionOptions())
     if not len(cloud):

@@ -129,7 +129,7 @@ def baselines(truth, valid, answered) -> list[dict]:
     """Each image's median depth and its best plane in inverse depth, by the truth."""
     import torch
 
-    from som.depth.geometry import pixel_centers
+    from som.cameras.geometry import pixel_centers
 
     H, W = truth.shape[1:]
     design = torch.cat([pixel_centers(H, W) / W, torch.ones(H, W, 1)], dim=-1).double()

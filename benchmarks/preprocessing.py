@@ -145,8 +145,8 @@ def write_refined(scored: Path, work_dir: Path, folder: Path, rounds: int = 4) -
     import torch
 
     from flow.estimator import make_estimator
+    from som.cameras.geometry import pixel_centers, unproject_to_world
     from som.data.native import read_native, write_native
-    from som.depth.geometry import pixel_centers, unproject_to_world
     from som.scene.checkpoint import checkpoint_path, load_checkpoint
 
     dataset = read_native(scored)

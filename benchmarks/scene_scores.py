@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from som.cameras.geometry import project_from_world, sample_depth, unproject_to_world
 from som.data.dataset import VideoDataset, Views
-from som.depth.geometry import project_from_world, sample_depth, unproject_to_world
 from som.rendering import rasterize
 from som.scene import DynamicScene
 

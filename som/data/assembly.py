@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from som.cameras.geometry import resize_intrinsics
 from som.data.checks import Problems
 from som.data.dataset import Views
 from som.data.files import has_size, reduced_size, resize_image, resize_map
-from som.depth.geometry import resize_intrinsics
 
 MAPS = ("valid", "foreground", "depth", "depth_confidence", "covisible")
 

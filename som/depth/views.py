@@ -14,8 +14,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from som.cameras.geometry import in_image, invert_se3, project_from_world, unproject_to_world
 from som.depth.errors import DepthError
-from som.depth.geometry import in_image, invert_se3, project_from_world, unproject_to_world
 
 RULES = ("index", "baseline", "overlap", "two_view")
 """Names of the rules of ``choose_sources``."""

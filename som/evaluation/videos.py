@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from som.cameras.geometry import in_image, project_from_world, sample_depth
 from som.data.dataset import VideoDataset
-from som.depth.geometry import in_image, project_from_world, sample_depth
 from som.evaluation.config import EvaluationConfig
 from som.evaluation.panels import scene_depth_range
 from som.evaluation.tracks import evenly_spread

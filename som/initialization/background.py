@@ -10,8 +10,8 @@ from jaxtyping import Bool, Float, Int
 from scipy.spatial import cKDTree
 from torch import Tensor
 
+from som.cameras.geometry import unproject_to_world
 from som.data.dataset import Views
-from som.depth.geometry import unproject_to_world
 from som.initialization.config import InitializationConfig
 from som.initialization.lifting import depth_edges, depth_range
 from som.initialization.thinning import spacing, thin_points

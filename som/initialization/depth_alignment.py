@@ -20,8 +20,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from som.cameras.geometry import invert_se3, sample_depth
 from som.data.dataset import VideoDataset, Views
-from som.depth.geometry import invert_se3, sample_depth
 
 ITERATIONS = 30
 PIXEL_SIGMA = 0.5

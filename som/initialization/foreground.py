@@ -8,8 +8,8 @@ from jaxtyping import Bool, Float
 from scipy.spatial import cKDTree
 from torch import Tensor
 
+from som.cameras.geometry import in_image, project_from_world
 from som.data.dataset import Views
-from som.depth.geometry import in_image, project_from_world
 from som.initialization.background import LiftedPixels, dilate, isotropic_gaussians, lift_pixels
 from som.initialization.clustering import kmeans
 from som.initialization.config import InitializationConfig

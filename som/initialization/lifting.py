@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from som.cameras.geometry import in_image, sample_depth, unproject_to_world
 from som.data.dataset import VideoDataset
-from som.depth.geometry import in_image, sample_depth, unproject_to_world
 from som.initialization.config import InitializationConfig
 
 

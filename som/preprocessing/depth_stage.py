@@ -12,9 +12,9 @@ from torch import Tensor
 
 from flow.frames import reduce_image
 from flow.track_files import read_tracks
+from som.cameras.geometry import resize_intrinsics
 from som.depth.errors import DepthError, NoParallaxError
 from som.depth.estimate import DepthPrior, estimate_depth, guess_layout
-from som.depth.geometry import resize_intrinsics
 from som.depth.records import write_depth_prior
 from som.depth.training.collapse import CollapseError
 from som.depth.training.config import DepthConfig

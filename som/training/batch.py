@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from som.cameras.geometry import in_image, sample_depth
 from som.data.dataset import VideoDataset
-from som.depth.geometry import in_image, sample_depth
 from som.training.depth_order import DepthOrderBatch, DepthOrderSampler
 
 

@@ -14,8 +14,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from som import losses
+from som.cameras.geometry import sample_depth, transform_points, unproject_to_world
 from som.data.dataset import Views
-from som.depth.geometry import sample_depth, transform_points, unproject_to_world
 from som.training.config import DepthOrderConfig
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from som import losses
-from som.depth.geometry import invert_se3, project_from_world, sample_image
+from som.cameras.geometry import invert_se3, project_from_world, sample_image
 from som.scene import DynamicScene, SceneRender
 from som.training import depth_order
 from som.training.batch import Batch

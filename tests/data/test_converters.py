@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from som.cameras.geometry import pixel_centers, project_from_world, sample_depth, unproject_to_world
 from som.data.native import read_flow, read_native
-from som.depth.geometry import pixel_centers, project_from_world, sample_depth, unproject_to_world
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared" / "data"

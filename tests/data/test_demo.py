@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from som.cameras.geometry import in_image, pixel_centers, project_from_world, sample_image, unproject_to_world
 from som.data.config import DemoData
 from som.data.demo import cache_folder, generate_demo, load_demo
 from som.data.native import read_flow
-from som.depth.geometry import in_image, pixel_centers, project_from_world, sample_image, unproject_to_world
 from som.errors import UserError
 
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from som.cameras.geometry import pixel_centers
 from som.depth.errors import DepthError
 from som.depth.fusion import FusionOptions, PointCloud, check_views, fuse_points, read_ply, write_ply
 from som.depth.fusion.cloud import _merged
-from som.depth.geometry import pixel_centers
 
 T, H, W = 6, 48, 64
 LOOSE = FusionOptions(voxel=0.0, neighbors=0)

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
+from som.cameras.geometry import axis_angle_to_se3, invert_se3
 from som.depth.errors import DepthError
-from som.depth.geometry import axis_angle_to_se3, invert_se3
 from som.depth.views import SourceConfig, choose_sources, overlap_and_parallax, relative_baselines
 
 F64 = torch.float64

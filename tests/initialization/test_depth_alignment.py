@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from som.cameras.geometry import in_image, project_from_world, sample_depth, unproject_to_world
 from som.data.dataset import Views
-from som.depth.geometry import in_image, project_from_world, sample_depth, unproject_to_world
 from som.initialization.depth_alignment import StaticLinks, align_depth
 
 N, H, W = 6, 48, 64

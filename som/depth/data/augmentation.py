@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from som.cameras.geometry import flip_intrinsics, flip_pose, resize_intrinsics
 from som.depth.errors import DepthError
-from som.depth.geometry import flip_intrinsics, flip_pose, resize_intrinsics
 
 
 @dataclass(frozen=True)

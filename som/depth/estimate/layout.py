@@ -8,11 +8,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from som.cameras.geometry import pixel_centers, unproject
 from som.depth.errors import DepthError
 from som.depth.estimate.blending import MOVING, gaussian_blur
 from som.depth.estimate.moving import stand_on_ground
 from som.depth.estimate.prior import Clip, DepthPrior, check_clip
-from som.depth.geometry import pixel_centers, unproject
 
 PITCH = 5.0
 """Degrees by which a camera held in the hand is taken to look down."""

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from som.cameras.geometry import resize_intrinsics
 from som.depth.data.sequence import DepthSequence
 from som.depth.errors import DepthError
 from som.depth.estimate.anchors import add_anchors, resize_maps
@@ -21,7 +22,6 @@ from som.depth.estimate.prior import Clip, DepthPrior, check_clip
 from som.depth.estimate.scale import scaled_to_metres
 from som.depth.estimate.student import Progress, at_size, network_size, predict_depth
 from som.depth.estimate.teacher import nearest_maps, sweep_teacher
-from som.depth.geometry import resize_intrinsics
 from som.depth.metric_scale import Instances
 from som.depth.metrics import resize_by_disparity
 from som.depth.networks import DepthNet

@@ -10,12 +10,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from som.cameras.geometry import resize_intrinsics
 from som.depth.data.sequence import nearest_pixels, target_size
 from som.depth.errors import DepthError
 from som.depth.estimate.clock import Clock
 from som.depth.estimate.prior import Clip
 from som.depth.estimate.student import Progress
-from som.depth.geometry import resize_intrinsics
 from som.depth.sweep import SweepConfig, SweepResult, plane_sweep, refine_poses
 from som.depth.sweep.pose_refinement import MIN_POINTS
 from som.depth.training.config import DepthConfig, SweepOptions

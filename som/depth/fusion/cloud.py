@@ -11,11 +11,11 @@ from jaxtyping import Bool, Float, Int
 from scipy.spatial import cKDTree
 from torch import Tensor
 
+from som.cameras.geometry import invert_se3, pixel_centers, resize_intrinsics, sample_image, transform_points, unproject
 from som.depth.errors import DepthError
 from som.depth.fusion.checks import check_cameras, check_maps
 from som.depth.fusion.consistency import Agreement, compare_views, pick_views
 from som.depth.fusion.options import FusionOptions
-from som.depth.geometry import invert_se3, pixel_centers, resize_intrinsics, sample_image, transform_points, unproject
 from som.depth.views import overlap_and_parallax
 
 

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from som.depth.geometry import in_image, invert_se3, pixel_centers, project, sample_depth, transform_points, unproject
+from som.cameras.geometry import in_image, invert_se3, pixel_centers, project, sample_depth, transform_points, unproject
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from som.depth.geometry import warp
+from som.cameras.geometry import warp
 from som.depth.losses.photometric import SSIM_WEIGHT, dssim
 from som.depth.losses.reduction import check_map, check_same_shape, weighted_mean
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from som.depth.geometry import in_image, pixel_centers, reproject, sample_map
+from som.cameras.geometry import in_image, pixel_centers, reproject, sample_map
 from som.depth.losses.reduction import check_map, check_same_shape, weighted_mean
 
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from som.depth.geometry import warp
+from som.cameras.geometry import warp
 from som.depth.losses.reduction import check_map, check_same_shape, weighted_mean
 
 C1, C2 = 0.01**2, 0.03**2

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from som.depth.geometry import in_image, reproject
+from som.cameras.geometry import in_image, reproject
 from som.depth.losses.reduction import known_weights, masked_difference, weighted_mean
 
 

@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from som.cameras.geometry import unproject
 from som.depth.errors import DepthError
-from som.depth.geometry import unproject
 from som.depth.metric_scale.road import (
     RoadPlane,
     camera_heights,

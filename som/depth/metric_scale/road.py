@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from som.depth.geometry import pixel_centers, unproject
+from som.cameras.geometry import pixel_centers, unproject
 from som.depth.metric_scale.statistics import masked_quantile
 
 _RING = ((0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1), (1, 0), (1, 1))

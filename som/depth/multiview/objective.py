@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from som.depth.geometry import invert_se3
+from som.cameras.geometry import invert_se3
 from som.depth.multiview.network import MultiViewNet
 from som.depth.networks import DepthOutput
 from som.depth.training.batches import Batch

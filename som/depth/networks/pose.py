@@ -15,8 +15,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from som.cameras.geometry import axis_angle_to_se3, euler_to_se3, invert_se3
 from som.depth.errors import DepthError
-from som.depth.geometry import axis_angle_to_se3, euler_to_se3, invert_se3
 from som.depth.networks.packnet import GROUPS
 from som.depth.networks.resnet import ResNetEncoder
 

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from som.cameras.geometry import in_image, project_from_world, resize_intrinsics
 from som.depth.errors import DepthError, NoParallaxError
-from som.depth.geometry import in_image, project_from_world, resize_intrinsics
 from som.depth.sweep.config import SweepConfig
 from som.depth.sweep.costs import make_cost
 from som.depth.sweep.curve import best_plane

@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from som.cameras.geometry import in_image, invert_se3, pixel_centers, project, sample_image, transform_points, unproject
 from som.depth.errors import DepthError
 from som.depth.fusion.checks import check_cameras, check_maps
-from som.depth.geometry import in_image, invert_se3, pixel_centers, project, sample_image, transform_points, unproject
 
 SOFT = 0.01
 """Grey-value difference, in [0, 1], at which the penalty turns from quadratic to linear."""

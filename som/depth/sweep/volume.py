@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from som.cameras.geometry import invert_se3, pixel_centers
 from som.depth.errors import DepthError
-from som.depth.geometry import invert_se3, pixel_centers
 from som.depth.sweep.costs import MatchingCost
 
 MIN_DEPTH_RATIO = 0.05

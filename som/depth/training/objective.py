@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from som.depth.geometry import invert_se3, warp
+from som.cameras.geometry import invert_se3, warp
 from som.depth.losses.consistency import depth_disagreement, pair_loss
 from som.depth.losses.multiscale import upsample_to
 from som.depth.losses.photometric import identity_errors, reprojection_loss

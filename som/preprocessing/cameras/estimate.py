@@ -9,10 +9,10 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 
 from flow.video_flow import VideoFlow
+from som.cameras.geometry import interpolate_poses
 from som.errors import UserError
 from som.preprocessing.cameras.bundle_adjustment import Scene, residuals
 from som.preprocessing.cameras.diagnosis import explain, measure_trust
-from som.preprocessing.cameras.geometry import interpolate_poses
 from som.preprocessing.cameras.observations import observe
 from som.preprocessing.cameras.options import CameraOptions
 from som.preprocessing.cameras.result import CameraEstimate

@@ -15,8 +15,8 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Float
 
+from som.cameras.geometry import triangulate
 from som.preprocessing.cameras.bundle_adjustment import FocalPrior, Scene, Solution, adjust, normalized
-from som.preprocessing.cameras.geometry import triangulate
 from som.preprocessing.cameras.observations import Observations
 from som.preprocessing.cameras.reversal import reversed_scene
 

@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from flow.storage import read_npz, write_npz
+from som.cameras.geometry import max_parallax
 from som.errors import UserError
-from som.preprocessing.cameras.geometry import max_parallax
 
 MAX_ERROR = 1.0
 """Sparse depth is taken from observations with a reprojection error below this many pixels at a longer side of 480."""

@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Float
 
 from flow.video_flow import VideoFlow
+from som.cameras.geometry import interpolate_poses
 from som.errors import UserError
 from som.preprocessing.cameras.bundle_adjustment import FocalPrior, Scene, normalized, residual_scale, residuals
-from som.preprocessing.cameras.geometry import interpolate_poses
 from som.preprocessing.cameras.global_mapping import GlobalMappingError, is_available, map_cameras
 from som.preprocessing.cameras.growing import build_scene, refine_scene, triangulated_scene
 from som.preprocessing.cameras.observations import Observations

@@ -5,9 +5,9 @@ import colorsys
 import pytest
 import torch
 
+from som.cameras.geometry import axis_angle_to_se3, invert_se3, pixel_centers, project, unproject, warp
 from som.depth.data.augmentation import AugmentationConfig, ColorJitter, FlipCrop, turn_hue
 from som.depth.errors import DepthError
-from som.depth.geometry import axis_angle_to_se3, invert_se3, pixel_centers, project, unproject, warp
 
 H, W = 32, 48
 K = torch.tensor([[40.0, 0, 21.3], [0, 44.0, 14.9], [0, 0, 1]], dtype=torch.float64)

@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from som.cameras.geometry import axis_angle_to_se3
 from som.depth.errors import DepthError, NoParallaxError
 from som.depth.estimate import DepthConfig, estimate_depth
 from som.depth.estimate.anchors import resize_maps
@@ -10,7 +11,6 @@ from som.depth.estimate.blending import FILLED, MOVING, blend, gaussian_blur
 from som.depth.estimate.moving import below_feet, stand_on_ground
 from som.depth.estimate.scale import distance_scale
 from som.depth.estimate.student import network_size
-from som.depth.geometry import axis_angle_to_se3
 from som.depth.synthetic import RoadClip, RoadClipConfig, make_road_clip
 from som.depth.training.collapse import CollapseError
 

@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 
+from som.cameras.geometry import axis_angle_to_se3, pixel_centers, unproject
 from som.depth.errors import DepthError
 from som.depth.estimate import guess_layout
 from som.depth.estimate.layout import fit_layout
-from som.depth.geometry import axis_angle_to_se3, pixel_centers, unproject
 
 H, W, F = 60, 80, 70.0
 K = torch.tensor([[F, 0, W / 2], [0, F, H / 2], [0, 0, 1.0]])

@@ -5,7 +5,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import gradcheck
 
-from som.depth.geometry import axis_angle_to_se3, invert_se3
+from som.cameras.geometry import axis_angle_to_se3, invert_se3
 from som.depth.losses.consistency import depth_disagreement, pair_loss, pair_terms
 from som.depth.losses.photometric import dssim, identity_errors, reprojection_loss
 

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch.autograd import gradcheck
 
-from som.depth.geometry import axis_angle_to_se3, invert_se3, pixel_centers, unproject
+from som.cameras.geometry import axis_angle_to_se3, invert_se3, pixel_centers, unproject
 from som.depth.losses.geonet import (
     depth_from_normals,
     flow_consistency_loss,

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from som.depth.geometry import axis_angle_to_se3
+from som.cameras.geometry import axis_angle_to_se3
 from som.depth.losses.photometric import (
     dssim,
     identity_errors,

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from som.depth.geometry import axis_angle_to_se3
+from som.cameras.geometry import axis_angle_to_se3
 from som.depth.losses.multiscale import multiscale_inverse_depth_loss, resize_depth, upsample_to
 from som.depth.losses.ordinal_regression import ordinal_regression_loss, plane_cross_entropy
 from som.depth.losses.sparse import reprojected_distance_loss, sparse_inverse_depth_loss, sparse_log_loss

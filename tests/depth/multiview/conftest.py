@@ -8,8 +8,8 @@ from functools import partial
 import pytest
 import torch
 
+from som.cameras.geometry import pixel_centers
 from som.depth.data.sequence import DepthSequence
-from som.depth.geometry import pixel_centers
 from som.depth.training.config import Augmentation, DepthTrainingConfig, LossWeights, NetworkOptions
 from som.depth.training.memory import memory_sequence
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from som.depth.geometry import invert_se3, reproject
+from som.cameras.geometry import invert_se3, reproject
 from som.depth.multiview.build import make_multiview_trainer
 from som.depth.multiview.objective import random_factors, rescaled
 from som.depth.training.batches import collate

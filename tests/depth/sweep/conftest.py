@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from som.depth.geometry import pixel_centers
+from som.cameras.geometry import pixel_centers
 
 HEIGHT, WIDTH, FOCAL, FRAMES = 60, 90, 90.0, 9
 STEP = 0.08

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from som.cameras.geometry import invert_se3, pixel_centers, project, transform_points, unproject
 from som.depth.errors import DepthError
-from som.depth.geometry import invert_se3, pixel_centers, project, transform_points, unproject
 from som.depth.sweep import RefinementConfig, SweepConfig, plane_sweep, refine_poses
 from som.depth.sweep.pose_refinement import _rigid
 

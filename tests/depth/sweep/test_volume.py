@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
+from som.cameras.geometry import in_image, invert_se3, pixel_centers, project, sample_image, transform_points, unproject
 from som.depth.errors import DepthError
-from som.depth.geometry import in_image, invert_se3, pixel_centers, project, sample_image, transform_points, unproject
 from som.depth.sweep.costs import COSTS, make_cost
 from som.depth.sweep.volume import _TrimmedMean, cost_volume, inverse_depth_planes, plane_rays, warp_over_planes
 

@@ -2,7 +2,7 @@ import pytest
 import roma
 import torch
 
-from som.depth import geometry as geo
+from som.cameras import geometry as geo
 
 
 @pytest.fixture

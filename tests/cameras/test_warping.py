@@ -1,4 +1,4 @@
-"""Pose vectors, mirrored cameras and the inverse warp of ``som.depth.geometry``."""
+"""Pose vectors, mirrored cameras and the inverse warp of ``som.cameras.geometry``."""
 
 import math
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from som.depth import geometry as geo
+from som.cameras import geometry as geo
 
 F64 = torch.float64
 

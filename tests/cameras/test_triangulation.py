@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from som.preprocessing.cameras.geometry import interpolate_poses, max_parallax, triangulate
+from som.cameras.geometry import interpolate_poses, max_parallax, triangulate
 
 
 def camera(center, rotvec=(0, 0, 0)):
