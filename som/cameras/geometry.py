@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from som.cameras.rotations import slerp
+
 
 def pixel_centers(height: int, width: int, *, device=None, dtype=torch.float32) -> Float[Tensor, "h w 2"]:
     """Continuous image coordinates (x, y) of all pixel centres."""
@@ -387,7 +389,7 @@ def interpolate_poses(w2c: Float[np.ndarray, "t 4 4"], known: Bool[np.ndarray, "
     wanted = np.clip(np.arange(len(w2c)), times[0], times[-1])
     R = np.repeat(w2c[times, :3, :3], len(w2c), 0)
     if len(times) > 1:
-        R = Slerp(times, Rotation.from_matrix(w2c[times, :3, :3]))(wanted).as_matrix()
+        R = slerp(times, w2c[times, :3, :3], wanted)
     centers = -np.einsum("tji,tj->ti", w2c[times, :3, :3], w2c[times, :3, 3])
     centers = np.stack([np.interp(wanted, times, centers[:, i]) for i in range(3)], 1)
     missing = ~known

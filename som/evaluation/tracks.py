@@ -43,7 +43,7 @@ def sample_positions(
 ) -> Float[Tensor, "q n 3"]:
     """Values of position maps at continuous image coordinates, never mixing two surfaces.
 
-    Bilinear where the depth map is smooth (as :func:`som.cameras.geometry.sample_depth` decides), else the nearest pixel.
+    Bilinear where the depth map is smooth (as ``som.cameras.geometry.sample_depth`` decides), else the nearest pixel.
     """
     maps = torch.cat([positions.permute(1, 2, 0, 3).flatten(2), depth[..., None]], -1)[None]  # (1, H, W, 3N + 1)
     bilinear, nearest = (sample_image(maps, xy[None], mode)[0] for mode in ("bilinear", "nearest"))

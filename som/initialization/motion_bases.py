@@ -7,9 +7,9 @@ import logging
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from scipy.spatial.transform import Rotation, Slerp
 from torch import Tensor
 
+from som.cameras.rotations import slerp
 from som.initialization.clustering import kmeans, track_neighbors
 from som.initialization.config import InitializationConfig
 from som.initialization.lifting import LiftedTracks
@@ -86,7 +86,7 @@ def fill_gaps(R: Tensor, t: Tensor, covered: Tensor, center: Tensor) -> tuple[Te
     path = (R @ center + t).numpy()
     turned = R[known[0]].expand_as(R)
     if len(known) > 1:
-        turned = torch.from_numpy(Slerp(known, Rotation.from_matrix(R[covered].numpy()))(times).as_matrix()).to(R)
+        turned = torch.from_numpy(slerp(known, R[covered].numpy(), times)).to(R)
     moved = torch.from_numpy(np.stack([np.interp(times, known, path[known, i]) for i in range(3)], -1)).to(t)
     R = torch.where(covered[:, None, None], R, turned)
     return R, torch.where(covered[:, None], t, moved - R @ center)
