@@ -17,12 +17,7 @@ from som.initialization.lifting import depth_edges, depth_range
 from som.initialization.thinning import spacing, thin_points
 from som.scene.gaussians import Gaussians
 
-SAME_SURFACE = 1.03
-"""Depths within this factor of the nearest or farthest one around lie on that surface."""
-ALONE = 1.5
-"""Doubtful pixels farther than this many footprints from every clean one are needed to fill a hole."""
-
-SIZE = 0.65
+SIGMA_PER_SPACING = 0.65
 """Standard deviation of a Gaussian as a share of the distance to its neighbours."""
 
 
@@ -86,7 +81,7 @@ def isotropic_gaussians(pixels: LiftedPixels, opacity: float, motion_coefs: Tens
     return Gaussians.from_values(
         means=pixels.points,
         quats=torch.tensor([1.0, 0.0, 0.0, 0.0]).repeat(n, 1),
-        scales=SIZE * spacing(pixels.points, pixels.footprints)[:, None].repeat(1, 3),
+        scales=SIGMA_PER_SPACING * spacing(pixels.points, pixels.footprints)[:, None].repeat(1, 3),
         opacities=torch.full((n,), opacity),
         colors=pixels.colors,
         motion_coefs=motion_coefs,
@@ -104,7 +99,8 @@ def initialize_background(
     moving = torch.zeros_like(views.valid) if views.foreground is None else views.foreground
     edges = depth_edges(views.depths, config.depth_edge_ratio)
     near, far = depth_range(views.depths)
-    between = edges & (views.depths > SAME_SURFACE * near) & (views.depths * SAME_SURFACE < far)
+    ratio = config.surface_depth_ratio
+    between = edges & (views.depths > ratio * near) & (views.depths * ratio < far)
     clean = ~dilate(moving, config.mask_margin) & ~edges
     pixels = lift_pixels(views, ~moving & ~between, clean, int(config.oversampling * config.num_background), generator)
     if len(pixels) == 0:
@@ -112,7 +108,7 @@ def initialize_background(
     doubtful, trusted = pixels.select(~pixels.clean), pixels.select(pixels.clean)
     if len(trusted) and len(doubtful):
         nearest = cKDTree(trusted.points.numpy()).query(doubtful.points.numpy(), workers=-1)[0]
-        alone = torch.from_numpy(nearest).to(doubtful.points) > ALONE * doubtful.footprints
+        alone = torch.from_numpy(nearest).to(doubtful.points) > config.hole_footprints * doubtful.footprints
         doubtful = doubtful.select(alone)
     pixels = LiftedPixels(*(torch.cat([getattr(p, name) for p in (trusted, doubtful)]) for name in vars(pixels)))
     pixels = pixels.select(thin_points(pixels.points, pixels.footprints, config.num_background))

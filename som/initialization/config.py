@@ -27,6 +27,16 @@ class InitializationConfig:
     depth_edge_ratio: float = 1.1
     """A pixel lies on a depth edge where the depths around it differ by more than this factor."""
 
+    surface_depth_ratio: float = 1.03
+    """Depths within this factor of the nearest or farthest one around lie on that surface; what lies between the two on
+    a depth edge belongs to neither and is left out."""
+
+    hole_footprints: float = 1.5
+    """Pixels on edges or near masks are used where no clean pixel is within this many pixel footprints."""
+
+    min_explained_share: float = 0.8
+    """Share of the tracks that rigid parts should explain; the rest may be wrong tracks."""
+
     part_tolerance: float | None = None
     """Root mean square deviation from a rigid motion, in scene units, up to which a track belongs to a part;
     None estimates it from how rigidly close neighbours move."""

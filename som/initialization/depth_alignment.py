@@ -23,20 +23,20 @@ from torch import Tensor
 from som.cameras.geometry import invert_se3, sample_depth
 from som.data.dataset import VideoDataset, Views
 
-ITERATIONS = 30
-PIXEL_SIGMA = 0.5
+MAX_ITERATIONS = 30
+FLOW_SIGMA_PX = 0.5
 """Expected error of a flow vector, pixels."""
-DEPTH_SIGMA = 0.05
+RELATIVE_DEPTH_SIGMA = 0.05
 """Expected relative disagreement of two aligned priors."""
-ANCHOR_SIGMA = 10.0
+RELATIVE_ANCHOR_SIGMA = 10.0
 """How far, relatively, a frame's numbers may lie from the start; only matters where nothing else fixes them."""
 KNOT_QUANTILES = (0.02, 0.2, 0.4, 0.6, 0.8, 0.98)
 """Where a frame's curve has its knots: quantiles of the aligned disparity of its static points."""
-BEND_SIGMA = 0.3
+SLOPE_CHANGE_SIGMA = 0.3
 """Expected change of a curve's slope from one knot to the next."""
-SLOPES = (0.1, 10.0)
+SLOPE_RANGE = (0.1, 10.0)
 """Least and largest slope of a curve: it never turns an order around."""
-SMALLEST_SHARE = 0.02
+MIN_DISPARITY_RATIO = 0.02
 """Aligned disparity is kept above this share of the frame's median: a shift may not push a surface behind infinity."""
 
 
@@ -80,8 +80,8 @@ class DepthAlignment:
                 continue
             aligned = self.scale[i].to(depth) / depth[known] + self.shift[i].to(depth)
             if self.knots is not None:
-                aligned = _hats(aligned, self.knots[i].to(depth)) @ self.values[i].to(depth)
-            out[i][known] = 1 / aligned.clamp(min=SMALLEST_SHARE * float(aligned.median().clamp(min=1e-9)))
+                aligned = _linear_basis(aligned, self.knots[i].to(depth)) @ self.values[i].to(depth)
+            out[i][known] = 1 / aligned.clamp(min=MIN_DISPARITY_RATIO * float(aligned.median().clamp(min=1e-9)))
         return out
 
 
@@ -109,12 +109,13 @@ def _find_affine(geometry: _LinkGeometry, with_shift: bool) -> tuple[Tensor, Ten
     """Scale and shift (N,) of all views."""
     scale, shift = geometry.start()
     unit = torch.stack([scale, scale * geometry.median.nan_to_num(1.0)], 1)  # of the two numbers
-    sigma = unit * torch.tensor([ANCHOR_SIGMA, ANCHOR_SIGMA if with_shift else 1e-9], dtype=unit.dtype)
+    relative = [RELATIVE_ANCHOR_SIGMA, RELATIVE_ANCHOR_SIGMA if with_shift else 1e-9]
+    sigma = unit * torch.tensor(relative, dtype=unit.dtype)
     stiffness = (1 / sigma.square()).diag_embed()
     bases = [torch.stack([d, torch.ones_like(d)], 1) for d in (geometry.d_s, geometry.d_t)]
     numbers = torch.stack([scale, shift], 1)
     anchor = numbers.clone()
-    for _ in range(ITERATIONS):
+    for _ in range(MAX_ITERATIONS):
         step = geometry.solve(numbers, *bases, stiffness, (stiffness @ (numbers - anchor)[..., None])[..., 0])
         scale = (numbers[:, 0] + step[:, 0]).maximum(0.2 * numbers[:, 0]).minimum(5 * numbers[:, 0])  # stays positive
         moved = (step[:, 0] / scale).abs().max()
@@ -127,7 +128,7 @@ def _find_affine(geometry: _LinkGeometry, with_shift: bool) -> tuple[Tensor, Ten
 def _find_curves(geometry: _LinkGeometry, delta_s: Tensor, delta_t: Tensor) -> tuple[Tensor, Tensor]:
     """Knots and values (N,K) of all views' curves over the disparities of the affine alignment."""
     knots = torch.stack([_place_knots(delta_s[geometry.s == i]) for i in range(geometry.count)])
-    bases = [_hats(d, knots[i]) for d, i in ((delta_s, geometry.s), (delta_t, geometry.t))]
+    bases = [_linear_basis(d, knots[i]) for d, i in ((delta_s, geometry.s), (delta_t, geometry.t))]
     gaps = knots.diff(dim=1)
     # rows of second differences: the change of slope at every inner knot
     inner = torch.arange(knots.shape[1] - 2)
@@ -135,14 +136,14 @@ def _find_curves(geometry: _LinkGeometry, delta_s: Tensor, delta_t: Tensor) -> t
     bend[:, inner, inner] = 1 / gaps[:, :-1]
     bend[:, inner, inner + 1] = -1 / gaps[:, :-1] - 1 / gaps[:, 1:]
     bend[:, inner, inner + 2] = 1 / gaps[:, 1:]
-    stiffness = bend.transpose(1, 2) @ bend / BEND_SIGMA**2
+    stiffness = bend.transpose(1, 2) @ bend / SLOPE_CHANGE_SIGMA**2
     # holds a view that nothing else does
-    stiffness = stiffness + (1 / (ANCHOR_SIGMA * knots[:, -1:]).square()).expand_as(knots).diag_embed()
+    stiffness = stiffness + (1 / (RELATIVE_ANCHOR_SIGMA * knots[:, -1:]).square()).expand_as(knots).diag_embed()
     values = knots.clone()
-    for _ in range(ITERATIONS):
+    for _ in range(MAX_ITERATIONS):
         step = geometry.solve(values, *bases, stiffness, (stiffness @ (values - knots)[..., None])[..., 0])
         new = values + step
-        rises = (new.diff(dim=1) / gaps).clamp(*SLOPES) * gaps
+        rises = (new.diff(dim=1) / gaps).clamp(*SLOPE_RANGE) * gaps
         new = torch.cat([new[:, :1], new[:, :1] + rises.cumsum(1)], 1)
         moved = ((new - values).abs() / knots[:, -1:]).max()
         values = new
@@ -161,19 +162,19 @@ def _place_knots(delta: Tensor) -> Tensor:
     return torch.cat([places[:1], places[:1] + places.diff().clamp(min=least).cumsum(0)])
 
 
-def _hats(values: Float[Tensor, "l"], knots: Tensor) -> Float[Tensor, "l k"]:
+def _linear_basis(values: Float[Tensor, "l"], knots: Tensor) -> Float[Tensor, "l k"]:
     """Weights of the knots, (K,) or (L,K), in a piecewise linear curve that goes straight on beyond them."""
     knots = knots.expand(len(values), -1)
     left = (torch.searchsorted(knots.contiguous(), values[:, None]) - 1).clamp(0, knots.shape[1] - 2)
     low, high = knots.gather(1, left)[:, 0], knots.gather(1, left + 1)[:, 0]
     share = (values - low) / (high - low)
-    hats = torch.zeros_like(knots)
-    hats.scatter_(1, left, (1 - share)[:, None])
-    return hats.scatter_(1, left + 1, share[:, None])
+    weights = torch.zeros_like(knots)
+    weights.scatter_(1, left, (1 - share)[:, None])
+    return weights.scatter_(1, left + 1, share[:, None])
 
 
 def _curve(values: Float[Tensor, "l"], knots: Float[Tensor, "l k"], heights: Float[Tensor, "l k"]) -> Tensor:
-    return (_hats(values, knots) * heights).sum(1)
+    return (_linear_basis(values, knots) * heights).sum(1)
 
 
 class _LinkGeometry:
@@ -210,7 +211,7 @@ class _LinkGeometry:
         error, slope = self.project(torch.zeros_like(self.d_s))
         information = slope.square().sum(1)
         triangulated = -(error * slope).sum(1) / information.clamp(min=1e-12)
-        trusted = (information * triangulated.square() > (3 * PIXEL_SIGMA) ** 2) & (triangulated > 0)
+        trusted = (information * triangulated.square() > (3 * FLOW_SIGMA_PX) ** 2) & (triangulated > 0)
         ratio = triangulated / self.d_s
         scales = torch.stack([_median(ratio[trusted & (self.s == i)], minimum=30) for i in range(self.count)])
         found = scales.isfinite()
@@ -236,13 +237,13 @@ class _LinkGeometry:
         normal = torch.zeros(n, n, m, m, dtype=torch.float64)
         right = pull.clone()
         for axis in range(2):
-            residual, row = error[:, axis] / PIXEL_SIGMA, (slope[:, axis] / PIXEL_SIGMA)[:, None] * basis_s
+            residual, row = error[:, axis] / FLOW_SIGMA_PX, (slope[:, axis] / FLOW_SIGMA_PX)[:, None] * basis_s
             _accumulate(normal, right, [(self.s, row)], residual)
         carried = (self.u[:, 2] + delta * self.tau[:, 2]).clamp(min=1e-6)
         seen = (basis_t * numbers[self.t]).sum(1).clamp(min=1e-9)
-        residual = (seen.log() - delta.log() + carried.log()) / DEPTH_SIGMA
-        there = basis_t / (seen * DEPTH_SIGMA)[:, None]
-        here = basis_s * ((-1 / delta + self.tau[:, 2] / carried) / DEPTH_SIGMA)[:, None]
+        residual = (seen.log() - delta.log() + carried.log()) / RELATIVE_DEPTH_SIGMA
+        there = basis_t / (seen * RELATIVE_DEPTH_SIGMA)[:, None]
+        here = basis_s * ((-1 / delta + self.tau[:, 2] / carried) / RELATIVE_DEPTH_SIGMA)[:, None]
         _accumulate(normal, right, [(self.t, there), (self.s, here)], residual)
         diagonal = torch.arange(n)
         normal[diagonal, diagonal] += stiffness

@@ -14,17 +14,17 @@ from som.initialization.background import LiftedPixels, dilate, isotropic_gaussi
 from som.initialization.clustering import kmeans
 from som.initialization.config import InitializationConfig
 from som.initialization.lifting import depth_edges
-from som.initialization.motion_bases import WEIGHT_FLOOR
+from som.initialization.motion_bases import MIN_BASIS_WEIGHT
 from som.initialization.motion_optimization import FittedMotion
 from som.initialization.thinning import thin_points
 from som.scene.gaussians import Gaussians
 from som.scene.motion import MotionBases
 
-VOTERS = 8
+NUM_VOTING_TRACKS = 8
 """Tracks that tell how a pixel moves."""
-CHECKED_TIMES = 8
+MAX_CHECKED_VIEWS = 8
 """Frames in which the carried points are compared with what is seen."""
-IN_FRONT = 0.95
+OCCLUDING_DEPTH_RATIO = 0.95
 """A point nearer than this share of the observed depth should have hidden what was observed."""
 
 
@@ -53,11 +53,11 @@ def pixel_weights(pixels: LiftedPixels, motion: FittedMotion) -> tuple[Float[Ten
         asking = (pixels.times == time).nonzero()[:, 0]
         voters = motion.tracks.observed[:, time].nonzero()[:, 0]
         places = motion.tracks.points[voters, time]
-        if len(voters) < VOTERS:
+        if len(voters) < NUM_VOTING_TRACKS:
             voters = torch.arange(len(labels))
             R, transl = motion.bases.poses(track_weights, torch.tensor([time]))
             places = (R[0] @ motion.positions[..., None])[..., 0] + transl[0]
-        k = min(VOTERS, len(voters))
+        k = min(NUM_VOTING_TRACKS, len(voters))
         distance, found = cKDTree(places.numpy()).query(
             pixels.points[asking].numpy(), k=np.arange(1, k + 1), workers=-1
         )
@@ -89,7 +89,7 @@ def never_in_front(
     """Whether a carried point seldom lies in front of static things that were seen, as a wrong motion makes it do."""
     wrong, checked = torch.zeros(len(canonical)), torch.zeros(len(canonical))
     margin = dilate(views.foreground, 2)
-    for i in np.unique(np.linspace(0, len(views) - 1, CHECKED_TIMES).round().astype(int)).tolist():
+    for i in np.unique(np.linspace(0, len(views) - 1, MAX_CHECKED_VIEWS).round().astype(int)).tolist():
         R, transl = bases.poses(weights, views.times[i : i + 1].long())
         carried = (R[0] @ canonical[..., None])[..., 0] + transl[0]
         xy, z = project_from_world(carried, views.Ks[i], views.w2cs[i])
@@ -98,7 +98,7 @@ def never_in_front(
         seen = views.depths[i, row, column]
         known = inside & (seen > 0) & views.valid[i, row, column]
         checked += known
-        wrong += known & ~margin[i, row, column] & (z < IN_FRONT * seen)
+        wrong += known & ~margin[i, row, column] & (z < OCCLUDING_DEPTH_RATIO * seen)
     return wrong <= 0.25 * checked
 
 
@@ -112,7 +112,7 @@ def static_motion(
     nearest = squared.min(1).values
     logits = -(squared - nearest[:, None]) / (2 * nearest.mean().clamp(min=1e-12))
     rots = torch.tensor([1.0, 0, 0, 0, 1, 0]).repeat(len(centers), num_times, 1)
-    return MotionBases(rots, torch.zeros(len(centers), num_times, 3)), logits.clamp(min=float(np.log(WEIGHT_FLOOR)))
+    return MotionBases(rots, torch.zeros(len(centers), num_times, 3)), logits.clamp(min=float(np.log(MIN_BASIS_WEIGHT)))
 
 
 @torch.no_grad()
@@ -137,5 +137,5 @@ def initialize_foreground(
     if good.any():
         pixels, weights, parts = pixels.select(good), weights[good], parts[good]
     kept = thin_points(pixels.points, pixels.footprints, config.num_foreground, parts)
-    logits = weights[kept].clamp(min=WEIGHT_FLOOR).log()
+    logits = weights[kept].clamp(min=MIN_BASIS_WEIGHT).log()
     return isotropic_gaussians(pixels.select(kept), config.opacity, logits), motion.bases

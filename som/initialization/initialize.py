@@ -21,7 +21,7 @@ from som.scene import DynamicScene
 
 logger = logging.getLogger(__name__)
 
-SMALLEST_SHARE = 0.1
+MIN_SCENE_UNIT_RATIO = 0.1
 """The unit of the scene is at least this share of the size of the whole scene, however small the moving part is."""
 
 
@@ -47,7 +47,7 @@ def find_normalization(
     if len(moving) == 0:
         return whole
     part = Normalization.from_points(moving)
-    return Normalization(part.center, max(part.scale, SMALLEST_SHARE * whole.scale))
+    return Normalization(part.center, max(part.scale, MIN_SCENE_UNIT_RATIO * whole.scale))
 
 
 @single_threaded()

@@ -20,13 +20,11 @@ from som.scene.motion import MotionBases, matrix_to_rotation_6d
 
 logger = logging.getLogger(__name__)
 
-WEIGHT_FLOOR = 1e-4
+MIN_BASIS_WEIGHT = 1e-4
 """Weight of bases that have no part in a point's motion; small, since each drags by its share of its distance."""
-CLIP = 4.0
+MAX_RESIDUAL_TOLERANCES = 4.0
 """Distances above this many tolerances count no more."""
-ENOUGH = 0.8
-"""Share of the tracks that rigid parts should explain; the rest may be wrong tracks."""
-SPLIT_PRIOR = 0.05
+PARENT_MOTION_WEIGHT = 0.05
 """Share that the parent's motion has in the fit of a part made by splitting."""
 
 
@@ -35,7 +33,7 @@ def assign(
 ) -> tuple[Int[Tensor, "q"], Float[Tensor, "q k"], Float[Tensor, "q 3"]]:
     """The part that explains each track and its neighbours best; the residuals under all parts (Q, K), and the place
     of each track in its own."""
-    found = [parts.residuals(k, tracks, CLIP * tolerance) for k in range(len(parts))]
+    found = [parts.residuals(k, tracks, MAX_RESIDUAL_TOLERANCES * tolerance) for k in range(len(parts))]
     residuals = torch.stack([f[0] for f in found], 1)  # (Q, K)
     labels = (residuals + residuals[neighbors].mean(1)).argmin(1)
     places = torch.stack([f[1] for f in found], 1)
@@ -141,7 +139,7 @@ def _fit_half(
     T, n = len(parent.t[0]), len(places)
     source = torch.cat([places, anchors]).expand(T, -1, -1)
     target = torch.cat([mine.points.transpose(0, 1), carried], 1)
-    pull = SPLIT_PRIOR * n / len(anchors) * torch.ones_like(carried[..., 0])
+    pull = PARENT_MOTION_WEIGHT * n / len(anchors) * torch.ones_like(carried[..., 0])
     weights = torch.cat([mine.weights.T, pull], 1)
     parts.R[k], parts.t[k] = robust_procrustes(source, target, weights, tol, parent.R[0], parent.t[0])
 
@@ -151,7 +149,7 @@ def blend_logits(
 ) -> Float[Tensor, "q k"]:
     """Logits of weights shared between a track's own base (half) and its neighbours' bases that ``fits`` it (half)."""
     own = torch.nn.functional.one_hot(labels, fits.shape[1]).float()
-    return (0.5 * own + 0.5 * own[neighbors].mean(1) * fits + WEIGHT_FLOOR).log()
+    return (0.5 * own + 0.5 * own[neighbors].mean(1) * fits + MIN_BASIS_WEIGHT).log()
 
 
 def _discover(tracks: LiftedTracks, neighbors: Tensor, config: InitializationConfig, generator: torch.Generator):
@@ -169,9 +167,9 @@ def _discover(tracks: LiftedTracks, neighbors: Tensor, config: InitializationCon
     for _ in range(4):
         parts, share = find_parts(subset, config.num_motion_bases, tolerance, generator)
         logger.info("%d rigid parts explain %.0f %% of the tracks to %.3g units.", len(parts), 100 * share, tolerance)
-        if best is None or best[2] < ENOUGH or (len(parts) < len(best[0]) and share > best[2]):
+        if best is None or best[2] < config.min_explained_share or (len(parts) < len(best[0]) and share > best[2]):
             best = (parts, tolerance, share)
-        enough = best[2] >= ENOUGH and len(best[0]) < config.num_motion_bases
+        enough = best[2] >= config.min_explained_share and len(best[0]) < config.num_motion_bases
         if enough or config.part_tolerance is not None:
             break
         tolerance *= 2

@@ -13,7 +13,7 @@ from som.initialization.lifting import LiftedTracks
 from som.losses import base_smoothness, track_smoothness, weighted_mean
 from som.scene.motion import MotionBases
 
-UNSEEN_WEIGHT = 0.1
+UNOBSERVED_WEIGHT = 0.1
 """Weight of fitted positions, where a track is not observed, in the joint optimisation."""
 
 
@@ -50,7 +50,7 @@ def optimize_motion(
         R, transl = bases.poses(coefs.softmax(-1), times)
         fitted = ((R @ positions[:, :, None])[..., 0] + transl).transpose(0, 1)  # (Q, T, 3)
     targets = torch.where(tracks.observed[..., None], tracks.points, fitted)
-    weights = torch.where(tracks.observed, tracks.weights, torch.full_like(tracks.weights, UNSEEN_WEIGHT))
+    weights = torch.where(tracks.observed, tracks.weights, torch.full_like(tracks.weights, UNOBSERVED_WEIGHT))
     order = torch.randperm(len(tracks), generator=generator)
     batch = min(max(config.optimization_batch // bases.num_times, 1), len(tracks))
     for step in range(config.optimization_steps):

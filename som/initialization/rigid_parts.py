@@ -22,9 +22,12 @@ from som.initialization.lifting import LiftedTracks
 from som.initialization.procrustes import robust_procrustes, weighted_procrustes
 
 SEED_NEIGHBORS = 24
-CANDIDATES = 4
-MIN_SUPPORT = 4
-MIN_TOLERANCE = 4e-3
+"""Tracks from which a part starts to grow: those nearest to its seed."""
+SEEDS_PER_ROUND = 4
+"""Seeds that are grown in a round, of which the part with most tracks is kept."""
+MIN_PART_TRACKS = 4
+"""Fewer tracks determine no rigid motion."""
+MIN_TOLERANCE_UNITS = 4e-3
 """Scene units; below it, differences are noise of interpolation."""
 
 
@@ -88,7 +91,7 @@ def estimate_tolerance(tracks: LiftedTracks, neighbors: Int[Tensor, "q k"], gene
             R, t = weighted_procrustes(x, y, torch.ones_like(x[:, 0]))
             rms.append(((x @ R.T + t - y) ** 2).sum(-1).mean().sqrt())
     typical = float(torch.stack(rms).median()) if rms else 0.0
-    return max(3 * typical, MIN_TOLERANCE)
+    return max(3 * typical, MIN_TOLERANCE_UNITS)
 
 
 class _Growth:
@@ -141,7 +144,7 @@ class _Growth:
     def extend(self, time: int, previous: int) -> bool:
         """Solves the pose at ``time`` from its neighbour in time; False if too few members are seen there."""
         support = (self.members & self.tracks.observed[:, time] & (self.counts > 0)).nonzero()[:, 0]
-        if len(support) < MIN_SUPPORT:
+        if len(support) < MIN_PART_TRACKS:
             return False
         self.R[time], self.t[time] = robust_procrustes(
             self.places[support],
@@ -195,8 +198,8 @@ def find_parts(
     parts: list[_Growth] = []
     least = max(0.005 * float(life.sum()), 10.0)
     failures = 0
-    while len(parts) < max_parts and open_tracks.sum() >= MIN_SUPPORT and failures < 2:
-        seeds = torch.multinomial((life * open_tracks).float(), CANDIDATES, replacement=True, generator=generator)
+    while len(parts) < max_parts and open_tracks.sum() >= MIN_PART_TRACKS and failures < 2:
+        seeds = torch.multinomial((life * open_tracks).float(), SEEDS_PER_ROUND, replacement=True, generator=generator)
         grown = [grow_part(tracks, seed, tolerance) for seed in seeds.unique().tolist()]
         scores = [float((life * (g.explained() & open_tracks)).sum()) for g in grown]
         best = max(range(len(grown)), key=scores.__getitem__)

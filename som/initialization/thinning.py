@@ -8,15 +8,15 @@ from jaxtyping import Float, Int
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-FINEST_CELL = 0.7
+MIN_CELL_FOOTPRINTS = 0.7
 """Cells are never smaller than this many pixel footprints: finer points repeat what one pixel shows."""
-OFFSET = np.array([0.37, 0.61, 0.53])
+GRID_OFFSET = np.array([0.37, 0.61, 0.53])
 """Shifts the grid, lest a surface at a round coordinate lies on the border of cells and fills both sides."""
 
 
 def _one_per_cell(points: np.ndarray, sizes: np.ndarray, groups: np.ndarray) -> np.ndarray:
     """Indices of the first point in every cell of side ``sizes`` and every group."""
-    cell = np.floor(points / sizes[:, None] + OFFSET).astype(np.int64)
+    cell = np.floor(points / sizes[:, None] + GRID_OFFSET).astype(np.int64)
     with np.errstate(over="ignore"):
         key = (cell * np.array([73856093, 19349663, 83492791])).sum(1) * 1000003 + groups * 2654435761
     return np.unique(key, return_index=True)[1]
@@ -43,8 +43,8 @@ def thin_points(
     xyz, level = points.double().numpy(), torch.log2(footprints.double().clamp(min=1e-9)).floor().numpy()
     base = np.zeros(len(xyz), np.int64) if groups is None else groups.numpy().astype(np.int64)
     base = base * 1009 + level.astype(np.int64)
-    low, high = np.log(FINEST_CELL), np.log(FINEST_CELL)
-    kept = _one_per_cell(xyz, FINEST_CELL * 2.0**level, base)
+    low, high = np.log(MIN_CELL_FOOTPRINTS), np.log(MIN_CELL_FOOTPRINTS)
+    kept = _one_per_cell(xyz, MIN_CELL_FOOTPRINTS * 2.0**level, base)
     while len(kept) > count:  # the cells are too small: double them until they are not, then halve the interval
         low, high = high, high + np.log(2.0)
         kept = _one_per_cell(xyz, np.exp(high) * 2.0**level, base)
