@@ -78,8 +78,9 @@ def converted(scene: str, data: Path):
 def trained(arguments, name: str, clips: list, teacher: str):
     """The network of a part, trained or read, and the CPU seconds of its training."""
     from som.depth.multiview.build import make_multiview_trainer
-    from som.depth.training.checkpoint import checkpoint_path, load_checkpoint
+    from som.depth.training.checkpoint import load_checkpoint
     from som.depth.training.config import DepthTrainingConfig, LossWeights, NetworkOptions
+    from som.runs.work_dir import checkpoint_path
 
     height, width = clips[0].size
     config = DepthTrainingConfig(

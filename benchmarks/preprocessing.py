@@ -147,7 +147,8 @@ def write_refined(scored: Path, work_dir: Path, folder: Path, rounds: int = 4) -
     from flow.estimator import make_estimator
     from som.cameras.geometry import pixel_centers, unproject_to_world
     from som.data.native import read_native, write_native
-    from som.scene.checkpoint import checkpoint_path, load_checkpoint
+    from som.runs.work_dir import checkpoint_path
+    from som.scene.checkpoint import load_checkpoint
 
     dataset = read_native(scored)
     scene = load_checkpoint(checkpoint_path(work_dir)).scene.eval()

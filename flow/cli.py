@@ -202,8 +202,8 @@ def _video_flow(frames: Tensor, arguments: argparse.Namespace, folder: Path | No
     estimator = _make_estimator(arguments)
     began = time.monotonic()
 
-    def progress(done: int, total: int) -> None:
-        print(f"\rflow: {done} of {total} fields", end="", file=sys.stderr, flush=True)
+    def progress(stage: str, share: float) -> None:
+        print(f"\r{stage}: {100 * share:3.0f} %", end="", file=sys.stderr, flush=True)
 
     live = sys.stderr.isatty()
     flow = compute_video_flow(

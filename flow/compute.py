@@ -7,7 +7,7 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from torch import Tensor
 from flow.errors import FlowError
 from flow.estimator import FlowEstimator
 from flow.frames import reduce_image
+from flow.progress import Progress
 from flow.sampling import compose
 from flow.video_flow import VideoFlow, flow_path
 
@@ -48,7 +49,7 @@ def compute_video_flow(
     guided: bool = True,
     folder: str | Path | None = None,
     workers: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> ComputedFlow:
     """Flow from every frame to those at the given distances before and after it.
 
@@ -71,7 +72,7 @@ def compute_video_flow(
         folder: where the fields are kept; None keeps them in memory, at 4 bytes a pixel.
         workers: threads that estimate and write fields. None takes torch's number of threads for an estimator that
             says it is ``parallel`` (DIS), and 1 for others (RAFT, which uses all cores or a GPU by itself).
-        progress: called with the numbers of fields done and wanted, first with those found in the folder.
+        progress: called with the share of the fields that is done, first with those found in the folder.
 
     Returns:
         Fields of both directions. ``image_height`` and ``image_width`` are the size of the given frames.
@@ -101,7 +102,7 @@ def compute_video_flow(
                 missing[stride] = [pair for pair, there in zip(pairs, found, strict=True) if not there]
         done = flow.reused = total - sum(map(len, missing.values()))
         if progress is not None:
-            progress(done, total)
+            progress("flow", done / max(total, 1))
         for stride, pairs in missing.items():
             jobs = [executor.submit(_compute, flow, images, estimator, pair, guides[stride]) for pair in pairs]
             try:
@@ -109,7 +110,7 @@ def compute_video_flow(
                     job.result()
                     done += 1
                     if progress is not None:
-                        progress(done, total)
+                        progress("flow", done / max(total, 1))
             except BaseException:
                 executor.shutdown(cancel_futures=True)
                 raise

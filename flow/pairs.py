@@ -8,7 +8,7 @@ at every step.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor
 from flow.edges import find_edges
 from flow.errors import FlowError
 from flow.pair_drawing import PairFields, PairOptions, PixelPairs, draw_pairs
+from flow.progress import Progress
 from flow.reliability import Reliability, ReliabilityRules, RuleCount, reliable_pixels
 from flow.video_flow import PackedFlow, VideoFlow
 
@@ -281,7 +282,7 @@ def build_pair_sampler(
     valid: Tensor | None = None,
     depth: Tensor | None = None,
     guidance: str | Tensor = "flow",
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> PairSampler:
     """Judges the pixels of every link of a video and lists the reliable ones.
 
@@ -294,7 +295,7 @@ def build_pair_sampler(
         valid: (T,h,w) bool, pixels that may be used; where the fields are smaller, all of a field's pixel must be.
         depth: (T,h,w) depth of any unit, for the rule ``far_quantile``; see ``reliable_pixels``.
         guidance: whose edges the edge pairs straddle: ``flow``, ``image``, or a map (T,h,w) or (T,h,w,C).
-        progress: called with the number of links that are done, and of all.
+        progress: called with the share of the links that is done.
 
     Raises:
         FlowError: numbers of frames differ, nothing to link, or flow is missing.
@@ -324,7 +325,7 @@ def build_pair_sampler(
         reliability = reliable_pixels(forward, backward, frames[s], frames[t], rules=rules, depth0=depth0, **masks)
         sampler.add(s, t, reliability, forward, None if isinstance(guidance, str) else guidance[s])
         if progress is not None:
-            progress(done + 1, len(links))
+            progress("pixel pairs", (done + 1) / len(links))
     return sampler
 
 

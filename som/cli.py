@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import yaml
 
 from som.errors import UserError
+from som.runs.device import set_up_process
 
 T = TypeVar("T")
 PRESETS = Path(__file__).resolve().parent.parent / "configs"
@@ -162,6 +163,7 @@ def parse(kind: type[T], argv: Sequence[str], description: str, default: T | Non
 
 def run(command: Callable[[Sequence[str]], int]) -> None:
     """Runs a command and exits: 0 done, 2 for what the user has to mend, 130/143 when interrupted."""
+    set_up_process()  # before anything imports torch
     try:
         code = command(sys.argv[1:])
     except UserError as error:

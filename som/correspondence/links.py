@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -14,6 +13,7 @@ from flow.errors import FlowError
 from flow.estimator import make_estimator
 from flow.pair_drawing import PairOptions
 from flow.pairs import PairSampler, build_pair_sampler
+from flow.progress import Progress
 from flow.sampling import inside, pixel_centers
 from flow.video_flow import VideoFlow
 from som.correspondence.config import FlowConfig
@@ -32,14 +32,14 @@ def training_flow(
     config: FlowConfig,
     folder: Path | None = None,
     device: str | torch.device = "cpu",
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> tuple[VideoFlow, str]:
     """Flow between training views by their index, which must be in the order of time; and what made it, in words.
 
     Args:
         folder: where computed fields are kept and found again; None keeps them in memory.
         device: where RAFT runs.
-        progress: called with the numbers of fields done and wanted.
+        progress: called with the share of the fields that is done.
 
     Raises:
         UserError: unusable weights, a folder that cannot be used, or no flow in the data set that should bring it.

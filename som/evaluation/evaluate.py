@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from flow.progress import Progress
 from som.data.dataset import VideoDataset, Views
 from som.evaluation.config import EvaluationConfig
 from som.evaluation.metrics import (
@@ -29,8 +29,6 @@ from som.evaluation.panels import ViewPanels
 from som.evaluation.report import EvaluationReport, write_csv, write_json
 from som.evaluation.tracks import evaluate_tracks, evenly_spread
 from som.scene import DynamicScene, SceneRender
-
-Progress = Callable[[str, int, int], None]
 
 DEFINITIONS = {
     "psnr": "-10 log10 of the mean squared error, RGB in [0, 1]; null for identical images (infinite)",
@@ -74,7 +72,7 @@ def evaluate_scene(
         device: where to render; by default where the scene is. The scene is moved there.
         out_dir: receives ``metrics.json``, ``per_frame.csv`` and, if asked for, ``renders/``, ``ground_truth/`` and
             ``side_by_side/``; None writes nothing.
-        progress: called with (stage, done, total).
+        progress: called with what is being done and the share of it that is done.
         step: training step, for the report.
     """
     config = config or EvaluationConfig()
@@ -138,7 +136,7 @@ def _score_views(
             if panels is not None:
                 panels.write(view, single)
             if progress is not None:
-                progress("views", len(rows), len(views))
+                progress("views", len(rows) / len(views))
     return rows
 
 

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from flow.progress import Progress
 from flow.tap import tap_vid
 from som.cameras.geometry import in_image, project_from_world, sample_depth, sample_image
 from som.data.dataset import GroundTruthTracks, VideoDataset
 from som.evaluation.config import EvaluationConfig
 from som.evaluation.metrics import pck, track_errors_3d
 from som.scene import DynamicScene
-
-Progress = Callable[[str, int, int], None]
 
 DEFINITIONS = {
     "tracks_3d_epe": "mean distance in world units over truly visible (track, time) pairs, query time left out",
@@ -82,7 +80,7 @@ def predict_tracks(
             seen = sample_positions(render.tracks[0], render.depth[0], xy)
             out[queries[:, None], chunk.cpu()] = scene.normalization.points_to_world(seen).cpu()
         if progress is not None:
-            progress("tracks", done + 1, len(query_times))
+            progress("tracks", (done + 1) / len(query_times))
     return out
 
 

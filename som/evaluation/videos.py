@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from flow.progress import Progress
 from som.cameras.geometry import in_image, project_from_world, sample_depth
 from som.data.dataset import VideoDataset
 from som.evaluation.config import EvaluationConfig
@@ -24,7 +24,6 @@ from som.scene import DynamicScene
 
 logger = logging.getLogger(__name__)
 
-Progress = Callable[[str, int, int], None]
 
 
 @torch.no_grad()
@@ -42,7 +41,7 @@ def render_videos(
 
     Args:
         dataset: in world units.
-        progress: called with (stage, done, total).
+        progress: called with what is being done and the share of it that is done.
     """
     config = config or EvaluationConfig()
     kinds, out_dir = set(config.videos.kinds), Path(out_dir)
@@ -97,7 +96,7 @@ def _write_training_camera(
                 image = trails.draw(frame.rgb, frame.depth, w2cs[i], Ks[i], int(times[i]), config.videos.trail_length)
                 writers["tracks"].append(image)
             if progress is not None:
-                progress("training camera", i + 1, len(indices))
+                progress("training camera", (i + 1) / len(indices))
 
 
 def _write_novel_view(
@@ -128,7 +127,7 @@ def _write_novel_view(
             if "novel_view_depth" in writers:
                 writers["novel_view_depth"].append(colorize_depth(frame.depth, near, far, frame.alpha))
             if progress is not None:
-                progress("novel views", i + 1, len(indices))
+                progress("novel views", (i + 1) / len(indices))
 
 
 def novel_view_cameras(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import replace
 
 import torch
 
+from flow.progress import Progress
 from som.data.dataset import VideoDataset
 from som.data.normalization import Normalization
 from som.errors import UserError
@@ -55,7 +55,7 @@ def initialize_scene(
     dataset: VideoDataset,
     config: InitializationConfig | None = None,
     seed: int = 0,
-    progress: Callable[[str], None] | None = None,
+    progress: Progress | None = None,
 ) -> DynamicScene:
     """Gaussians and motion bases of a video, from its depth, masks and tracks.
 
@@ -64,7 +64,7 @@ def initialize_scene(
             foreground mask everything is static, unless ``has_background`` is False: then everything moves.
         config: numbers and tolerances; None takes the defaults.
         seed: of all random choices.
-        progress: called with the name of each stage as it begins.
+        progress: called with each stage as it begins, and the share that is done.
 
     Torch is kept to one thread meanwhile: the work consists of many small operations.
 
@@ -76,7 +76,7 @@ def initialize_scene(
         UserError: there are no depths, or no valid pixel has one.
     """
     config = config or InitializationConfig()
-    report = progress or (lambda stage: None)
+    report = progress or (lambda stage, share: None)
     generator = torch.Generator().manual_seed(seed)
     if dataset.train.depths is None:
         raise UserError(
@@ -86,7 +86,7 @@ def initialize_scene(
     if dataset.train.foreground is None and not dataset.has_background:
         dataset = replace(dataset, train=replace(dataset.train, foreground=torch.ones_like(dataset.train.valid)))
 
-    report("lifting tracks")
+    report("lifting tracks", 0.0)
     tracks = lift_tracks(dataset, config, generator)
     normalization = find_normalization(dataset, tracks, generator)
     views = normalization.views_to_scene(dataset.train)
@@ -94,16 +94,16 @@ def initialize_scene(
     motion, foreground = None, None
     if views.foreground is not None and views.foreground.any():
         if len(tracks):
-            report("fitting motion bases")
+            report("fitting motion bases", 0.1)
             points = normalization.points_to_scene(tracks.points) * tracks.observed[..., None]
             motion = fit_motion(LiftedTracks(points, tracks.observed, tracks.weights), config, generator)
         else:
             logger.warning("%s: no usable tracks; foreground pixels of all frames start at rest.", dataset.name)
-        report("placing foreground")
+        report("placing foreground", 0.7)
         foreground = initialize_foreground(views, motion, dataset.num_times, config, generator)
     background = None
     if dataset.has_background:
-        report("placing background")
+        report("placing background", 0.9)
         background = initialize_background(views, config, generator)
     if foreground is None and background is None:
         raise UserError(

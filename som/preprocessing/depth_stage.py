@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from flow.frames import reduce_image
+from flow.progress import Progress
 from flow.track_files import read_tracks
 from som.cameras.geometry import resize_intrinsics
 from som.depth.errors import DepthError, NoParallaxError
@@ -18,13 +19,13 @@ from som.depth.estimate import DepthPrior, estimate_depth, guess_layout
 from som.depth.records import write_depth_prior
 from som.depth.training.collapse import CollapseError
 from som.depth.training.config import DepthConfig
-from som.device import choose_device
 from som.errors import UserError
 from som.preprocessing.importing.depth import import_depth
 from som.preprocessing.moving.depth import moving_depth
 from som.preprocessing.scene_cameras import SceneCameras
 from som.preprocessing.stages import Outcome, given_cameras
-from som.preprocessing.workspace import Progress, Workspace
+from som.preprocessing.workspace import Workspace
+from som.runs.device import choose_device
 
 MIN_ANCHORS = 50
 """Triangulated points that must have a given depth for its scale to be compared with that of the cameras."""
@@ -179,7 +180,7 @@ def _measured(work: Workspace, clip: _Clip, progress: Progress) -> tuple[DepthPr
             sparse=points if bool((points > 0).any()) else None,
             weights=options.weights,
             config=DepthConfig(max_side=options.max_side, seed=work.run.seed, refine_poses=options.refine_poses),
-            device=choose_device(work.run.device, work.run.threads),
+            device=choose_device(work.run.device),
             budget_s=options.budget_s,
             progress=progress,
         )

@@ -4,11 +4,11 @@ stage that it falls into."""
 from __future__ import annotations
 
 import signal
-import sys
 import time
 from typing import Any
 
 from flow.errors import FlowError
+from flow.progress import Progress
 from som.depth.errors import DepthError
 from som.errors import UserError
 from som.preprocessing import stages
@@ -18,8 +18,10 @@ from som.preprocessing.depth_stage import depth
 from som.preprocessing.record import Record, StageRecord, fingerprint
 from som.preprocessing.report import write_report
 from som.preprocessing.stages import Outcome, Stage
-from som.preprocessing.workspace import Progress, Workspace
-from som.training.logging import format_seconds
+from som.preprocessing.workspace import Workspace
+from som.runs.device import set_up_process
+from som.runs.interruption import sigterm_as_keyboard_interrupt
+from som.runs.progress import ProgressLine, format_seconds, say
 
 NEEDS: dict[StageName, tuple[StageName, ...]] = {
     "frames": (),
@@ -49,16 +51,13 @@ def preprocess(run: PreprocessRun) -> int:
         run.output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--output {run.output}: cannot be made ({error.strerror}); name another folder.") from None
-    if run.threads > 0:
-        import torch
-
-        torch.set_num_threads(run.threads)
+    set_up_process(run.threads)
     record = Record.load(run.output)
     record.source = {"path": str(run.source), "name": run.name}
     work = Workspace(run, record)
-    signal.signal(signal.SIGTERM, _terminate)
     try:
-        _run_stages(work)
+        with sigterm_as_keyboard_interrupt(), ProgressLine(REPORT_EVERY) as line:
+            _run_stages(work, line)
     except KeyboardInterrupt as stop:
         number = stop.args[0] if stop.args else signal.SIGINT
         say("interrupted: the stages that are done are kept; the same command goes on from there")
@@ -72,7 +71,7 @@ def preprocess(run: PreprocessRun) -> int:
     return 0 if result.ok else 1
 
 
-def _run_stages(work: Workspace) -> None:
+def _run_stages(work: Workspace, line: ProgressLine) -> None:
     run, record = work.run, work.record
     prints, stale = {}, set()
     for name in STAGES[: STAGES.index(run.stop_after) + 1]:
@@ -86,23 +85,23 @@ def _run_stages(work: Workspace) -> None:
             say(f"{name:8} done before ({record.stages[name].method})")
             continue
         stale.add(name)
-        _run_stage(work, name, prints[name])
+        _run_stage(work, name, prints[name], line)
 
 
-def _run_stage(work: Workspace, name: StageName, print_: str) -> None:
+def _run_stage(work: Workspace, name: StageName, print_: str, line: ProgressLine) -> None:
     """Runs one stage and records how it ended; a failure is reported with all that was found before."""
-    record, line, began = work.record, _Line(name), time.monotonic()
+    record, began = work.record, time.monotonic()
     record.stages.pop(name, None)
     for later in STAGES[STAGES.index(name) + 1 :]:
         if name in NEEDS[later]:
             record.stages.pop(later, None)
     try:
-        outcome = STAGE_FUNCTIONS[name](work, line.progress)
+        outcome = STAGE_FUNCTIONS[name](work, lambda text, share: line(f"{name:8} {text}", share))
     except (UserError, FlowError, DepthError) as error:
         seconds = time.monotonic() - began
         record.stages[name] = StageRecord(name, "failed", "failed", round(seconds, 2), print_, {}, [str(error)])
         record.save(work.root)
-        line.end(f"failed after {format_seconds(seconds)}")
+        line.end(f"{name:8} failed after {format_seconds(seconds)}")
         if name not in ("frames", "report") and "report" not in work.run.skip:
             say(f"what was found until then: {write_report(work.root)}")
         raise error if isinstance(error, UserError) else UserError(f"{name}: {error}") from error
@@ -111,7 +110,8 @@ def _run_stage(work: Workspace, name: StageName, print_: str) -> None:
         name, outcome.state, outcome.method, round(seconds, 2), print_, plain(outcome.findings), outcome.warnings
     )
     record.save(work.root)
-    line.end(f"{outcome.method} ({format_seconds(seconds)})" if outcome.state != "skipped" else outcome.method)
+    took = "" if outcome.state == "skipped" else f" ({format_seconds(seconds)})"
+    line.end(f"{name:8} {outcome.method}{took}")
     for warning in outcome.warnings:
         say(f"  warning: {warning}")
 
@@ -158,33 +158,3 @@ def plain(value: Any) -> Any:
     if isinstance(value, float) and value - value != 0:
         return None
     return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
-
-
-class _Line:
-    """The progress of one stage: one line that is written over on a terminal, now and then a line elsewhere."""
-
-    def __init__(self, name: str):
-        self.name, self.began = name, time.monotonic()
-        self.live, self.last, self.shown = sys.stderr.isatty(), time.monotonic(), ""
-
-    def progress(self, text: str, share: float) -> None:
-        """What is being done and the share of it that is done."""
-        now = time.monotonic()
-        shown = f"{self.name:8} {text} {100 * share:3.0f} %"
-        if shown == self.shown or now - self.last < (0.2 if self.live else REPORT_EVERY):
-            return
-        self.shown, self.last = shown, now
-        print(f"\r\033[K{shown}" if self.live else shown, end="" if self.live else "\n", file=sys.stderr, flush=True)
-
-    def end(self, text: str) -> None:
-        """Replaces the progress by how the stage ended."""
-        print(("\r\033[K" if self.live else "") + f"{self.name:8} {text}", file=sys.stderr, flush=True)
-
-
-def say(text: str) -> None:
-    """A line for the person who waits."""
-    print(text, file=sys.stderr, flush=True)
-
-
-def _terminate(number: int, frame: object) -> None:
-    raise KeyboardInterrupt(number)

@@ -14,10 +14,10 @@ from flow.compute import compute_video_flow
 from flow.consistency import check_consistency
 from flow.errors import FlowError
 from flow.estimator import make_estimator
+from flow.progress import Progress
 from flow.queries import query_points
 from flow.track_files import write_tracks
 from flow.tracks import TrackingOptions, track_points
-from som.device import choose_device
 from som.errors import UserError
 from som.preprocessing.cameras.estimate import estimate_cameras
 from som.preprocessing.cameras.options import CameraOptions
@@ -29,7 +29,8 @@ from som.preprocessing.importing.tracks import import_tracks
 from som.preprocessing.masks.estimate import estimate_masks
 from som.preprocessing.masks.options import MaskOptions
 from som.preprocessing.scene_cameras import SceneCameras
-from som.preprocessing.workspace import Progress, Workspace
+from som.preprocessing.workspace import Workspace
+from som.runs.device import choose_device
 
 WEAK_FLOW = 0.5
 """Below this share of pixels on which forward and backward flow agree between neighbours, flow is called unreliable."""
@@ -66,7 +67,7 @@ def flow(work: Workspace, progress: Progress) -> Outcome:
     """Optical flow in both directions to flow/."""
     options, T = work.run.flow, work.num_frames
     try:
-        device = choose_device(work.run.device, work.run.threads)
+        device = choose_device(work.run.device)
         estimator = make_estimator(options.estimator, weights=options.weights, device=device)
         made = compute_video_flow(
             work.images,
@@ -74,7 +75,7 @@ def flow(work: Workspace, progress: Progress) -> Outcome:
             strides=[stride for stride in options.strides if stride < T],
             max_side=options.max_side,
             folder=work.root / "flow",
-            progress=lambda done, total: progress("flow", done / total),
+            progress=progress,
         )
     except FlowError as error:
         raise UserError(f"optical flow: {error}") from error
@@ -126,7 +127,7 @@ def motion(work: Workspace, progress: Progress) -> Outcome:
         torch.from_numpy(work.images),
         **known,
         options=part(run.masks, MaskOptions),
-        progress=_counted(lambda text, share: progress(text, 0.6 + 0.4 * share)),
+        progress=lambda text, share: progress(text, 0.6 + 0.4 * share),
     )
     work.write_masks("motion", masks.foreground)
     work.forget("motion")
@@ -185,7 +186,7 @@ def masks(work: Workspace, progress: Progress) -> Outcome:
             w2c=camera.w2c,
             registered=camera.registered,
             options=part(work.run.masks, MaskOptions),
-            progress=_counted(progress),
+            progress=progress,
         )
         foreground, outcome = found.foreground, Outcome(found.method, "done", found.findings, found.warnings)
     shares = foreground.flatten(1).float().mean(1)
@@ -250,11 +251,6 @@ def given_cameras(work: Workspace) -> ImportedCameras:
         source_size=options.given_size,
         allow_pickle=options.allow_pickle,
     )
-
-
-def _counted(progress: Progress) -> Callable[[int, int], None]:
-    """``progress`` for those who count steps."""
-    return lambda done, total: progress("masks", done / max(total, 1))
 
 
 def _motion(work: Workspace):

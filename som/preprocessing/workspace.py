@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -22,9 +22,6 @@ from som.preprocessing.config import PreprocessRun
 from som.preprocessing.frames.extract import FrameSet
 from som.preprocessing.record import Record
 from som.preprocessing.scene_cameras import SceneCameras
-
-Progress = Callable[[str, float], None]
-"""Called with what is being done and the share of it that is done."""
 
 
 class Workspace:

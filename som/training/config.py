@@ -157,6 +157,8 @@ class TrainingConfig:
     """Steps between two reports of losses (averages over the interval)."""
     checkpoint_every: int = 500
     """Steps between two checkpoints; one is also written at the end and on interruption."""
+    keep_checkpoints: int | None = None
+    """How many of these stay in the work dir, the newest; by default all."""
     validations: int = 4
     """How often the held-out views are rendered and scored during the run (0: never)."""
     losses: LossWeights = field(default_factory=LossWeights)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 import time
 
 import torch
@@ -13,19 +12,16 @@ from som.cli import to_plain, write_yaml
 from som.correspondence import link_pixel_pairs, link_static_points, training_flow
 from som.data.dataset import VideoDataset
 from som.data.load import load_dataset
-from som.device import choose_device
 from som.errors import UserError
 from som.initialization import initialize_scene
 from som.initialization.depth_alignment import align_depth, with_aligned_depth
 from som.run_config import TrainingRun, check_same_run, recorded_run
-from som.scene.checkpoint import Checkpoint, checkpoint_path, load_checkpoint
-from som.training.logging import format_seconds
-from som.training.trainer import Interrupted, NonFiniteLossError, Trainer, total_steps
-
-
-def say(text: str) -> None:
-    """A line for the person who waits; results go to standard output, progress to standard error."""
-    print(text, file=sys.stderr, flush=True)
+from som.runs.device import choose_device, set_up_process
+from som.runs.interruption import Interrupted, stop_signals
+from som.runs.progress import ProgressLine, format_seconds, say, shown_messages
+from som.runs.work_dir import checkpoint_path
+from som.scene.checkpoint import Checkpoint, load_checkpoint
+from som.training.trainer import Callback, NonFiniteLossError, StepReport, Trainer, total_steps
 
 
 def describe(dataset: VideoDataset) -> str:
@@ -127,13 +123,32 @@ def _make_trainer(
     return Trainer(scene, dataset, run.training, run.work_dir, **options)
 
 
+def _shown(line: ProgressLine, start: int) -> Callback:
+    """Shows steps, loss, PSNR, Gaussians and time left of a run that goes on from step ``start``."""
+    began = time.monotonic()
+
+    def show(report: StepReport) -> None:
+        step, total, values, scene = report.step, report.total_steps, report.values, report.scene
+        left = (time.monotonic() - began) / max(step - start, 1) * (total - step)
+        line(
+            "training",
+            step / total,
+            f"step {step}/{total}  loss {values['loss']:.4f}  rgb {values.get('rgb', float('nan')):.4f}  "
+            f"PSNR {values['psnr']:.2f} dB  Gaussians {scene.num_foreground}+{scene.num_background}  "
+            f"left {format_seconds(left)}",
+        )
+
+    return show
+
+
 def train(run: TrainingRun) -> int:
     """Runs or resumes; returns the exit code (0 done, 1 the optimisation failed, 130/143 interrupted and saved).
 
     Raises:
         UserError: something in the options, the data set or the work dir is wrong.
     """
-    device = choose_device(run.device, run.threads)
+    set_up_process(run.threads)
+    device = choose_device(run.device)
     resume_from = _resumable(run)
     dataset = load_dataset(run.data)
     say(describe(dataset))
@@ -149,7 +164,8 @@ def train(run: TrainingRun) -> int:
     trainer = _make_trainer(run, dataset, resume_from, device)
     began = time.monotonic()
     try:
-        trainer.train()
+        with stop_signals() as stop, shown_messages() as line:
+            trainer.train(_shown(line, trainer.step), stop)
     except Interrupted as stop:
         say(f"interrupted: saved after step {stop.step}; the same command resumes the run")
         return 128 + stop.signal_number

@@ -2,34 +2,52 @@
 
 from __future__ import annotations
 
+import logging
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
 from som.data.dataset import VideoDataset
-from som.depth.training.interruption import Interrupted, stop_signals
-from som.device import keep_freed_memory
+from som.runs.checkpoint import CheckpointError, save_step
+from som.runs.device import seeded
+from som.runs.interruption import Interrupted, Stop
+from som.runs.log import MeanValues, RunLog
+from som.runs.work_dir import checkpoint_path
 from som.scene import DynamicScene
-from som.scene.checkpoint import (
-    Checkpoint,
-    CheckpointError,
-    atomic_link,
-    checkpoint_path,
-    save_checkpoint,
-)
+from som.scene.checkpoint import Checkpoint
 from som.training.batch import BatchSampler
 from som.training.config import TrainingConfig
 from som.training.density import DensityController
 from som.training.depth_order import TERM_NAMES, DepthOrderSampler
-from som.training.logging import MeanValues, ProgressLine, RunLog
 from som.training.objective import Objective
 from som.training.optimizers import apply_schedule, load_optimizers_state, make_optimizers, optimizers_state
 from som.training.validation import quick_scores
 
 if TYPE_CHECKING:
     from flow.pairs import PairSampler
+
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """How the optimisation goes."""
+
+    step: int
+    """Steps done."""
+    total_steps: int
+    values: dict[str, float]
+    """Every term of the objective, ``loss`` (their weighted sum) and ``psnr`` in dB: means since the last report."""
+    scene: DynamicScene
+    """The scene as it is now; the trainer goes on changing it."""
+
+
+Callback = Callable[[StepReport], None]
 
 
 class NonFiniteLossError(RuntimeError):
@@ -68,8 +86,6 @@ class Trainer:
     ):
         self.config, self.work_dir, self.device, self.seed = config, Path(work_dir), device, seed
         self.run_config = run_config or {}
-        if device.type == "cpu":
-            keep_freed_memory()  # or each step spends most of its time on page faults
         self.scene = scene.to(device)
         self.scene.rasterize_mode = config.rasterize_mode
         self.dataset = scene.normalization.dataset_to_scene(dataset)
@@ -116,37 +132,44 @@ class Trainer:
             ) from error
         return trainer
 
-    def train(self) -> None:
+    def train(self, callback: Callback | None = None, stop: Stop | None = None) -> None:
         """Runs from the current step to the end, writing checkpoints.
+
+        Args:
+            callback: called every ``config.log_every`` steps and after the last.
+            stop: asked after every step; a number other than 0 saves and ends the run.
 
         Raises:
             NonFiniteLossError: a term became NaN or infinite.
-            Interrupted: SIGINT or SIGTERM arrived; the state was saved first.
+            Interrupted: ``stop`` said so; the state was saved first.
         """
         log = RunLog(self.work_dir, self.step)
         means = MeanValues()
         validation_steps = self._validation_steps()
         try:
-            with stop_signals() as signals, ProgressLine(self.step, self.total_steps) as progress:
-                while self.step < self.total_steps:
-                    means.add(self.train_step())
-                    last = self.step == self.total_steps
-                    if self.step % self.config.log_every == 0 or last:
-                        self._report(means.pop(), log, progress)
-                    if self.step in validation_steps:
-                        self._validate(log, progress)
-                    if self.step % self.config.checkpoint_every == 0 or last:
-                        self.save(numbered=True)
-                    if signals:
-                        self.save(numbered=False)
-                        raise Interrupted(self.step, signals[0])
+            while self.step < self.total_steps:
+                means.add(self.train_step())
+                last = self.step == self.total_steps
+                if self.step % self.config.log_every == 0 or last:
+                    self._report(means.pop(), log, callback)
+                if self.step in validation_steps:
+                    self._validate(log)
+                if self.step % self.config.checkpoint_every == 0 or last:
+                    self.save(numbered=True)
+                number = 0 if stop is None else stop()
+                if number:
+                    self.save(numbered=False)
+                    raise Interrupted(self.step, number)
         finally:
             log.close()
 
     def train_step(self) -> dict[str, torch.Tensor]:
         """One optimisation step; returns the value of every term, the total and the batch's PSNR (on the device)."""
-        # everything random below is a function of (seed, step): resuming repeats nothing and skips nothing
-        torch.manual_seed(self.seed * 1_000_003 + self.step)
+        # everything random is a function of (seed, step): resuming repeats nothing and skips nothing
+        with seeded(self.seed * 1_000_003 + self.step, self.device):
+            return self._seeded_step()
+
+    def _seeded_step(self) -> dict[str, torch.Tensor]:
         apply_schedule(self.optimizers, self.config.learning_rates, self.step / self.total_steps)
         batch = self.sampler.sample(self.step)
         values, render = self.objective(self.scene, batch, self.step / self.total_steps)
@@ -179,7 +202,7 @@ class Trainer:
         count = self.config.validations if self.dataset.val is not None else 0
         return {round(self.total_steps * (i + 1) / count) for i in range(count)}
 
-    def _report(self, values: dict[str, float], log: RunLog, progress: ProgressLine) -> None:
+    def _report(self, values: dict[str, float], log: RunLog, callback: Callback | None) -> None:
         if bool(self._nonfinite):
             self._raise_if_nonfinite({k: torch.tensor(v) for k, v in values.items()})
         log.write(
@@ -187,13 +210,14 @@ class Trainer:
             self.step,
             {**values, "foreground": self.scene.num_foreground, "background": self.scene.num_background},
         )
-        progress.update(self.step, values, self.scene.num_foreground, self.scene.num_background)
+        if callback is not None:
+            callback(StepReport(self.step, self.total_steps, values, self.scene))
 
-    def _validate(self, log: RunLog, progress: ProgressLine) -> None:
+    def _validate(self, log: RunLog) -> None:
         scores = quick_scores(self.scene, self.dataset.val, self.device, self.dataset.has_background)
         log.write("validation", self.step, scores)
         text = ", ".join(f"{name} {value:.2f} dB" for name, value in scores.items())
-        progress.say(f"step {self.step}: held-out views: {text}")
+        logger.info("step %d: held-out views: %s", self.step, text)
 
     def save(self, numbered: bool) -> Path:
         """Writes last.ckpt, and with ``numbered`` step_XXXXXX.ckpt; returns the path.
@@ -214,11 +238,5 @@ class Trainer:
             config=self.run_config,
             training={"optimizers": optimizers_state(self.optimizers), "density": self.density.state()},
         )
-        last = checkpoint_path(self.work_dir)
-        if not numbered:
-            save_checkpoint(last, checkpoint)
-            return last
-        path = checkpoint_path(self.work_dir, self.step)
-        save_checkpoint(path, checkpoint)
-        atomic_link(path, last)
-        return path
+        keep, payload = self.config.keep_checkpoints, checkpoint.payload()
+        return save_step(self.work_dir, self.step, "scene", payload, numbered=numbered, keep=keep)

@@ -42,7 +42,7 @@ def test_training_views_when_nothing_is_held_out(scene, dataset):
     )
     assert report.split == "train" and report.num_views == 3 and report.num_views_available == TIMES
     assert [row["name"] for row in report.per_frame] == ["a_000", "a_002", "a_004"]
-    assert calls == [("views", i + 1, 3) for i in range(3)]
+    assert calls == [("views", (i + 1) / 3) for i in range(3)]
 
 
 def test_invalid_pixels_are_left_out(scene, dataset):

@@ -141,9 +141,10 @@ def test_frames_from_torch_and_one_by_one_and_reduced():
 
 def test_progress_counts_fields():
     seen = []
-    flow = compute_video_flow(grey_frames(4), FakeEstimator(), strides=(1, 2), progress=lambda *n: seen.append(n))
+    progress = lambda stage, share: seen.append(share)  # noqa: E731
+    flow = compute_video_flow(grey_frames(4), FakeEstimator(), strides=(1, 2), progress=progress)
     total = len(list(flow.pairs()))
-    assert seen == [(i, total) for i in range(total + 1)]
+    assert seen == [i / total for i in range(total + 1)]
 
 
 def test_a_folder_holds_what_memory_would(tmp_path):
@@ -162,11 +163,11 @@ def test_an_interrupted_computation_goes_on_where_it_ended(tmp_path):
     with pytest.raises(FlowError, match="lacks"):
         open_video_flow(tmp_path)
     again, seen = FakeEstimator(), []
-    flow = compute_video_flow(grey_frames(), again, folder=tmp_path, progress=lambda *n: seen.append(n))
+    flow = compute_video_flow(grey_frames(), again, folder=tmp_path, progress=lambda stage, share: seen.append(share))
     fresh = compute_video_flow(grey_frames(), FakeEstimator())
     assert same_fields(flow, fresh)
     assert flow.reused == left and len(again.calls) == len(list(fresh.pairs())) - left
-    assert seen[0] == (left, len(list(fresh.pairs())))
+    assert seen[0] == left / len(list(fresh.pairs()))
     third = FakeEstimator()
     assert compute_video_flow(grey_frames(), third, folder=tmp_path).reused == len(list(fresh.pairs()))
     assert third.calls == []

@@ -316,8 +316,8 @@ def test_sampler_of_a_video_judges_like_reliable_pixels():
     flow.put(1, 0, torch.tensor([-2.0, 0.0]).expand(H, W, 2))
     done = []
     rules = dataclasses.replace(ReliabilityRules(), max_appearance_error=None, min_sharpness_ratio=None)
-    sampler = build_pair_sampler(flow, frames, rules=rules, progress=lambda k, n: done.append((k, n)))
-    assert done == [(k, 6) for k in range(1, 7)]
+    sampler = build_pair_sampler(flow, frames, rules=rules, progress=lambda stage, share: done.append(share))
+    assert done == [k / 6 for k in range(1, 7)]
     assert sorted(sampler.links) == [(0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1)]
     assert sampler.counts["leaves"] == (4 * H, 0, 6 * H * W)  # they have no confidence either
     judged = reliable_pixels(flow.get(0, 1), flow.get(1, 0), frames[0], frames[1], rules=rules)

@@ -19,7 +19,7 @@ def finite(scene):
 def test_a_sliding_square(scenes):
     dataset = scenes.sliding_square()
     stages = []
-    scene = initialize_scene(dataset, CONFIG, seed=1, progress=stages.append)
+    scene = initialize_scene(dataset, CONFIG, seed=1, progress=lambda stage, share: stages.append(stage))
     assert finite(scene)
     assert len(stages) == 4
     assert 200 < scene.num_foreground <= 800

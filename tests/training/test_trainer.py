@@ -6,9 +6,12 @@ import signal
 import pytest
 import torch
 
-from som.scene.checkpoint import Checkpoint, CheckpointError, checkpoint_path, load_checkpoint, save_checkpoint
+from som.runs.checkpoint import CheckpointError
+from som.runs.interruption import Interrupted, stop_signals
+from som.runs.work_dir import checkpoint_path
+from som.scene.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from som.training.config import DensityConfig, LearningRates, LossWeights, TrainingConfig
-from som.training.trainer import Interrupted, NonFiniteLossError, Trainer, total_steps
+from som.training.trainer import NonFiniteLossError, Trainer, total_steps
 
 
 def make(scene, dataset, work_dir, **changes):
@@ -92,9 +95,9 @@ def test_signal_finishes_the_step_and_saves(scene, dataset, tmp_path, number, mo
         return original()
 
     monkeypatch.setattr(trainer, "train_step", step)
-    with pytest.raises(Interrupted) as stop:
-        trainer.train()
-    assert stop.value.step == 10 and stop.value.signal_number == number
+    with pytest.raises(Interrupted) as interrupted, stop_signals() as stop:
+        trainer.train(stop=stop)
+    assert interrupted.value.step == 10 and interrupted.value.signal_number == number
     assert load_checkpoint(checkpoint_path(tmp_path)).step == 10
     assert signal.getsignal(signal.SIGINT) is handler
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import ast
 import json
 import math
-import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,43 +22,6 @@ from som.depth.errors import DepthError
 from som.depth.metric_scale import DEFAULT_PRIORS, HeightPriors, Instances, read_priors
 from som.depth.metric_scale.files import read_instances, read_road
 from som.depth.records import write_picture
-
-
-def say(text: str) -> None:
-    """A line for the person who waits; results go to standard output, progress to standard error."""
-    print(text, file=sys.stderr, flush=True)
-
-
-class Progress:
-    """Shows what is being done and how far it is: one line that is rewritten on a terminal, now and then elsewhere."""
-
-    def __init__(self, every_s: float = 10.0):
-        self.live = sys.stderr.isatty()
-        self.every_s, self.last, self.stage = every_s, -math.inf, ""
-
-    def __call__(self, stage: str, share: float) -> None:
-        now = time.monotonic()
-        if self.live:
-            print(f"\r{stage}: {100 * share:3.0f} %", end="\n" if share >= 1 else "", file=sys.stderr, flush=True)
-        elif share >= 1 or now - self.last >= self.every_s:
-            say(f"{stage}: {100 * share:.0f} %")
-            self.last = now
-
-
-def choose_device(name: str, threads: int) -> torch.device:
-    """The device that an option names.
-
-    Raises:
-        DepthError: cuda was asked for and is not there, or the number of threads is negative.
-    """
-    if threads < 0:
-        raise DepthError(f"--threads must be 0 or positive, got {threads}.")
-    if threads:
-        torch.set_num_threads(threads)
-    available = torch.cuda.is_available()
-    if name == "cuda" and not available:
-        raise DepthError("--device cuda: no usable NVIDIA GPU was found; use --device cpu.")
-    return torch.device("cuda" if available and name != "cpu" else "cpu")
 
 
 def open_inputs(options: InputOptions, **sizing) -> list[DepthSequence]:

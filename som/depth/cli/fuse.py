@@ -5,12 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from som.depth.cli.common import choose_device, open_input, read_depth_folder, require_cameras, say
+from som.depth.cli.common import open_input, read_depth_folder, require_cameras
 from som.depth.cli.options import FuseCommand
 from som.depth.data import DepthSequence
 from som.depth.data.sequence import nearest_pixels, resize_depth
 from som.depth.errors import DepthError
 from som.depth.fusion import FusionOptions, fuse_points, write_ply
+from som.runs.device import set_up_process
+from som.runs.progress import say
 
 
 def fuse(command: FuseCommand) -> int:
@@ -19,7 +21,7 @@ def fuse(command: FuseCommand) -> int:
     Raises:
         DepthError: something in the options or the data is wrong.
     """
-    choose_device("cpu", command.threads)
+    set_up_process(command.threads)
     sequence = open_input(command.input, max_side=command.max_side, cache_images=True)
     require_cameras(sequence)
     depth = _depths(command, sequence)

@@ -7,17 +7,18 @@ from pathlib import Path
 
 import torch
 
-from som.depth.cli.common import say
 from som.depth.cli.options import ModelOptions
 from som.depth.errors import DepthError
 from som.depth.multiview import MEASUREMENTS, MultiViewConfig, MultiViewNet
 from som.depth.multiview.build import measurement_rule
 from som.depth.networks import DepthNet, NetworkConfig, make_depth_net
-from som.depth.training.checkpoint import DepthCheckpoint, checkpoint_path, load_checkpoint
+from som.depth.training.checkpoint import DepthCheckpoint, load_checkpoint
 from som.depth.training.config import DepthTrainingConfig
 from som.depth.training.plain import from_plain
 from som.depth.views import SourceConfig
 from som.depth.weights import load_weights
+from som.runs.progress import say
+from som.runs.work_dir import checkpoint_path
 
 PUBLISHED_SIZE = (192, 640)
 """(height, width) that most published networks were trained at."""

@@ -13,15 +13,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from som.depth.cli.common import (
-    Progress,
-    choose_device,
     height_priors,
     masks_of,
     open_input,
     require_cameras,
     require_intrinsics,
     road_and_objects,
-    say,
     write_depth_pictures,
 )
 from som.depth.cli.model import LoadedModel, load_model
@@ -37,6 +34,8 @@ from som.depth.records import write_bytes, write_depth_folder, write_depth_prior
 from som.depth.sweep import plane_sweep
 from som.depth.training.collapse import CollapseError, collapse_reason, ramp_warning
 from som.depth.training.config import CollapseLimits
+from som.runs.device import choose_device, set_up_process
+from som.runs.progress import ProgressLine, say
 
 NETWORK_CONFIDENCE = 0.5
 """Confidence of a network's depth that nothing checks."""
@@ -48,7 +47,8 @@ def predict(command: PredictCommand) -> int:
     Raises:
         DepthError: something in the options or the data is wrong.
     """
-    device = choose_device(command.device, command.threads)
+    set_up_process(command.threads)
+    device = choose_device(command.device)
     model = load_model(command.model, device)
     sequence = open_input(command.input, cache_images=True)
     say(f"{sequence.name}: {len(sequence)} frames of {sequence.size[1]}x{sequence.size[0]}")
@@ -109,7 +109,7 @@ def _estimate(command: PredictCommand, sequence: DepthSequence, device: torch.de
         config=command.clip,
         device=device,
         budget_s=command.budget_s,
-        progress=Progress(),
+        progress=ProgressLine(),
     )
     if prior.units == "scene" and sequence.world_scale == "metric":
         prior.units = "metric"
@@ -134,7 +134,7 @@ def _apply(command: PredictCommand, model: LoadedModel, sequence: DepthSequence,
     """By a given network."""
     if isinstance(model.net, MultiViewNet):
         return _match(command, model, sequence, device)
-    depth, deviation = predict_depth(model.net, sequence.resized(model.size), sequence.size, device, Progress())
+    depth, deviation = predict_depth(model.net, sequence.resized(model.size), sequence.size, device, ProgressLine())
     depth = depth * model.scale
     span = None if model.net.config.head == "softplus" else model.net.config.depth_range
     span = None if span is None else (span[0] * model.scale, span[1] * model.scale)
@@ -161,7 +161,8 @@ def _match(command: PredictCommand, model: LoadedModel, sequence: DepthSequence,
     """By a multi-view network: depth in the unit of the poses, with the share of views that agree as confidence."""
     if command.metric.road is not None:
         raise DepthError("--road: mvdepthnet has the scale of its poses; leave --road and --objects out.")
-    found = predict_views(model.net, sequence.resized(model.size), model.views, model.scene_range, device, Progress())
+    resized = sequence.resized(model.size)
+    found = predict_views(model.net, resized, model.views, model.scene_range, device, ProgressLine())
     depth = resize_by_disparity(found.depth * model.scale, *sequence.size)
     reason = collapse_reason(depth, None, CollapseLimits())
     if reason is not None:
@@ -216,19 +217,20 @@ def sweep(command: SweepCommand) -> int:
     Raises:
         DepthError: something in the options or the data is wrong.
     """
-    device = choose_device(command.device, command.threads)
+    set_up_process(command.threads)
+    device = choose_device(command.device)
     sequence = open_input(command.input, max_side=command.max_side, cache_images=True)
     require_cameras(sequence)
     moving, valid = masks_of(sequence)
     ignored = moving if valid is None else ~valid if moving is None else moving | ~valid
-    progress = Progress()
+    progress = ProgressLine()
     found = plane_sweep(
         sequence.images().to(device),
         sequence.Ks,
         sequence.w2cs,
         sweep_config(command.sweep),
         ignored,
-        lambda done, total: progress("sweep", done / total),
+        progress,
     )
     depth, confidence = found.depth.cpu(), found.confidence.cpu()
     coverage = float((depth > 0).float().mean())

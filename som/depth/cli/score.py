@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from som.depth.cli.common import Progress, choose_device, open_inputs, read_depth_folder, say, spread
+from som.depth.cli.common import open_inputs, read_depth_folder, spread
 from som.depth.cli.model import LoadedModel, load_model
 from som.depth.cli.options import ScoreCommand
 from som.depth.data import DepthSequence
@@ -18,6 +18,8 @@ from som.depth.evaluation import DepthEvaluation, markdown_table
 from som.depth.metrics import average_flipped, resize_by_disparity
 from som.depth.multiview import MultiViewNet, predict_views
 from som.depth.records import write_picture, write_scores
+from som.runs.device import choose_device, set_up_process
+from som.runs.progress import ProgressLine, say
 
 
 def score(command: ScoreCommand) -> int:
@@ -26,7 +28,8 @@ def score(command: ScoreCommand) -> int:
     Raises:
         DepthError: something in the options or the data is wrong, or there is nothing to score.
     """
-    device = choose_device(command.device, command.threads)
+    set_up_process(command.threads)
+    device = choose_device(command.device)
     model = load_model(command.model, device)
     if (model is None) == (command.depth is None):
         raise DepthError("give --depth with a folder of depth maps, or a network with --model or --weights.")
@@ -74,7 +77,7 @@ def _predictions(
     if isinstance(model.net, MultiViewNet):
         if command.flip:
             raise DepthError("--flip: a multi-view network takes no mirrored images; leave it out.")
-        found = predict_views(model.net, resized, model.views, model.scene_range, device, Progress())
+        found = predict_views(model.net, resized, model.views, model.scene_range, device, ProgressLine())
         yield from ((t, found.depth[t] * model.scale) for t in frames)
         return
     for t in frames:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from som.depth.cli.common import Progress, choose_device, height_priors, open_inputs, road_and_objects, say
+from som.depth.cli.common import height_priors, open_inputs, road_and_objects
 from som.depth.cli.options import TrainCommand
 from som.depth.data import DepthSequence
 from som.depth.errors import DepthError
@@ -27,15 +27,18 @@ from som.depth.training.build import (
     network_config,
     resolve_pose,
 )
-from som.depth.training.checkpoint import checkpoint_path, load_checkpoint
+from som.depth.training.checkpoint import load_checkpoint
 from som.depth.training.collapse import CollapseError, collapse_reason
 from som.depth.training.config import DepthTrainingConfig, check_training
 from som.depth.training.distributed import Processes, joined_processes
-from som.depth.training.interruption import Interrupted
 from som.depth.training.plain import differences, to_plain
 from som.depth.training.teacher import swept_labels
 from som.depth.training.trainer import DepthTrainer, NonFiniteLossError
 from som.depth.weights import load_weights
+from som.runs.device import choose_device, set_up_process
+from som.runs.interruption import Interrupted, stop_signals
+from som.runs.progress import ProgressLine, say
+from som.runs.work_dir import checkpoint_path
 
 CHECKED_FRAMES = 16
 """Frames whose depth is looked at when training is over."""
@@ -51,7 +54,8 @@ def train(command: TrainCommand) -> int:
     Raises:
         DepthError: something in the options, the data or the work dir is wrong.
     """
-    with joined_processes(choose_device(command.device, command.threads)) as (processes, device):
+    set_up_process(command.threads)
+    with joined_processes(choose_device(command.device)) as (processes, device):
         config = command.training
         check_training(config, processes.count)
         recorded = _recorded(command, processes)
@@ -107,7 +111,7 @@ def make_trainer(
     config = replace(config, pose=pose)
     labels, supervised = None, config.weights.supervised > 0 or config.weights.normals > 0
     if supervised and config.teacher == "sweep":
-        labels, scale = swept_labels(sequences, Progress())
+        labels, scale = swept_labels(sequences, ProgressLine())
     else:
         scale = known_depth(sequences) if supervised else torch.zeros(0)
     with_depth = supervised and labels is None
@@ -161,7 +165,7 @@ def _multiview_trainer(
         command.training,
         sequences,
         None if command.weights is None else fill,
-        Progress(),
+        ProgressLine(),
         work_dir=command.work_dir,
         device=device,
         processes=processes,
@@ -232,7 +236,8 @@ def _run(trainer: DepthTrainer, sequences: list[DepthSequence], work_dir: Path, 
         say(f"step {step}/{total}  {terms}  left {left / 60:.1f} min")
 
     try:
-        trainer.train(report)
+        with stop_signals() as stop:
+            trainer.train(report, stop)
     except Interrupted as stop:
         say(f"interrupted: saved after step {stop.step}; the same command resumes the run")
         return 128 + stop.signal_number

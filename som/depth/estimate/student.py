@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from flow.progress import Progress
 from som.depth.data.sequence import DepthSequence, target_size
 from som.depth.metrics import resize_by_disparity
 from som.depth.networks import DepthNet
 from som.depth.networks.depth_net import STRIDE
 from som.depth.training.config import DepthTrainingConfig
-
-Progress = Callable[[str, float], None]
-"""Called with what is being done and the share of it that is done, in [0, 1]."""
 
 
 def network_size(size: tuple[int, int], longer: int) -> tuple[int, int]:

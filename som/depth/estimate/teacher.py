@@ -144,11 +144,11 @@ class _Sweep:
         """Sweeps; with ``limited`` raises _TooSlow after two frames if all would take too long."""
         began = time.monotonic()
 
-        def watch(done: int, total: int) -> None:
-            self.progress(stage, done / total)
+        def watch(_: str, share: float) -> None:
+            self.progress(stage, share)
             left = self.clock.left()
-            if limited and left is not None and done == 2:
-                projected = (time.monotonic() - began) / done * total
+            if limited and left is not None and round(share * len(self.images)) == 2:
+                projected = (time.monotonic() - began) / share
                 if projected > SWEEP_SHARE * left and max(self.size) > SMALLEST_SIDE:
                     raise _TooSlow(projected)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from flow.progress import Progress
 from som.depth.data.augmentation import AugmentationConfig
 from som.depth.data.dataset import DepthDataset
 from som.depth.data.sequence import DepthSequence
@@ -115,7 +116,7 @@ def make_multiview_trainer(
     config: DepthTrainingConfig,
     sequences: Sequence[DepthSequence],
     fill: Callable[[MultiViewNet], None] | None = None,
-    progress: Callable[[str, float], None] | None = None,
+    progress: Progress | None = None,
     **options,
 ) -> DepthTrainer:
     """A trainer at its beginning.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from flow.progress import Progress
 from som.depth.data.sequence import DepthSequence
 from som.depth.errors import DepthError
 from som.depth.fusion.consistency import compare_views
@@ -43,7 +44,7 @@ def predict_views(
     rule: SourceConfig = MEASUREMENTS,
     depth_range: tuple[float, float] | None = None,
     device: torch.device | str = "cpu",
-    progress: Callable[[str, float], None] | None = None,
+    progress: Progress | None = None,
 ) -> MultiViewDepth:
     """Depth of every frame, matched with other frames of the clip.
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from flow.progress import Progress
 from som.depth.errors import DepthError, NoParallaxError
 from som.depth.fusion.checks import check_cameras, check_maps
 from som.depth.fusion.consistency import compare_views, pick_views
@@ -35,7 +36,7 @@ def plane_sweep(
     w2cs: Float[Tensor, "t 4 4"],
     config: SweepConfig = SweepConfig(),  # noqa: B008 (frozen)
     moving: Bool[Tensor, "t h w"] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> SweepResult:
     """Depth of every frame of a video of a static scene with known cameras, confirmed by several views.
 
@@ -48,7 +49,7 @@ def plane_sweep(
         Ks: intrinsics in pixels of the images, centres at +0.5, without skew.
         w2cs: world-to-camera poses; their unit is that of the depth.
         moving: True where something moves; such pixels get no depth and do not disturb that of others.
-        progress: called with the numbers of frames done and of all frames.
+        progress: called with the share of the frames that is done.
 
     Raises:
         NoParallaxError: the camera does not move (enough) to measure depth.
@@ -105,7 +106,7 @@ def _sweep_all(
     sources: Sequence[Sequence[int]],
     depth_range: tuple[float, float],
     config: SweepConfig,
-    progress: Callable[[int, int], None] | None,
+    progress: Progress | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Unfiltered depth, its distinctness, and where it may be used, all (T,H,W)."""
     T = len(images)
@@ -133,7 +134,7 @@ def _sweep_all(
             distinct[t] = best.distinctness
             usable[t] = known & ~best.at_end
         if progress is not None:
-            progress(t + 1, T)
+            progress("sweep", (t + 1) / T)
     return depth, distinct, usable
 
 

@@ -171,6 +171,8 @@ class DepthTrainingConfig:
     """Steps between two lines of metrics.jsonl."""
     checkpoint_every: int = 500
     """Steps between two checkpoints."""
+    keep_checkpoints: int | None = None
+    """How many of these stay in the work dir, the newest; by default all."""
     collapse: CollapseLimits = field(default_factory=CollapseLimits)
     """When a result counts as collapsed."""
     seed: int = 0

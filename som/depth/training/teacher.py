@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from flow.progress import Progress
 from som.depth.data.sequence import DepthSequence
 from som.depth.errors import DepthError
 from som.depth.sweep import SweepConfig, plane_sweep
@@ -16,7 +17,7 @@ from som.depth.training.annotations import Labels
 
 def swept_labels(
     sequences: Sequence[DepthSequence],
-    progress: Callable[[str, float], None] | None = None,
+    progress: Progress | None = None,
     config: SweepConfig = SweepConfig(),  # noqa: B008 (frozen)
 ) -> tuple[Labels, Float[Tensor, "n"]]:
     """The depth that a plane sweep confirms, weighted by its confidence, and all of its values.
@@ -34,9 +35,9 @@ def swept_labels(
             what = "intrinsics" if sequence.Ks is None else "camera poses"
             raise DepthError(f"{sequence.name} has no {what}, which teacher sweep needs; give them.")
 
-        def tell(done: int, total: int, before: int = k) -> None:
+        def tell(stage: str, share: float, before: int = k) -> None:
             if progress is not None:
-                progress("sweep", (before + done / total) / len(sequences))
+                progress(stage, (before + share) / len(sequences))
 
         found = plane_sweep(sequence.images(), sequence.Ks, sequence.w2cs, config, _ignored(sequence), tell)
         depths.append(found.depth)

@@ -16,18 +16,21 @@ from som.depth.data.dataset import DepthDataset
 from som.depth.errors import DepthError
 from som.depth.networks import DepthNet, PoseNet
 from som.depth.training.batches import Batch, BatchPlan, load_batches
-from som.depth.training.checkpoint import DepthCheckpoint, checkpoint_path, link_checkpoint, save_checkpoint
+from som.depth.training.checkpoint import DepthCheckpoint
 from som.depth.training.collapse import MaskWatch
 from som.depth.training.config import DepthTrainingConfig, check_training, micro_batch
 from som.depth.training.distributed import Processes
-from som.depth.training.interruption import Interrupted, stop_signals
-from som.depth.training.log import MeanValues, RunLog
 from som.depth.training.metric import HeightState
 from som.depth.training.objective import DepthObjective
 from som.depth.training.optimization import RunningStatistics, make_optimizer, rate_factor, set_rates
 from som.depth.training.plain import to_plain
+from som.runs.checkpoint import save_step
+from som.runs.device import seeded
+from som.runs.interruption import Interrupted, Stop
+from som.runs.log import MeanValues, RunLog
+from som.runs.work_dir import checkpoint_path
 
-Progress = Callable[[int, int, dict[str, float]], None]
+Callback = Callable[[int, int, dict[str, float]], None]
 """Called at every report with the steps done, the steps planned, and the mean values since the last."""
 REPLAN_EVERY = 10
 """Steps between two looks at the clock, where there is a time budget."""
@@ -98,35 +101,38 @@ class DepthTrainer:
                 if isinstance(module, torch.nn.Conv2d):
                     module.to(memory_format=torch.channels_last)
 
-    def train(self, progress: Progress | None = None) -> None:
+    def train(self, callback: Callback | None = None, stop: Stop | None = None) -> None:
         """Runs from the current step to the end, writing checkpoints.
+
+        Args:
+            callback: called at every report, in the first process.
+            stop: asked after every step; a number other than 0 saves and ends the run.
 
         Raises:
             NonFiniteLossError: a term became NaN or infinite.
             CollapseError: the masks are being gamed.
-            Interrupted: SIGINT or SIGTERM arrived; the state was saved first.
+            Interrupted: ``stop`` said so; the state was saved first.
         """
-        first = self.work_dir is not None and self.processes.is_first
-        log = RunLog(self.work_dir / "metrics.jsonl" if first else None, self.step)
+        saves = self.work_dir is not None and self.processes.is_first
+        log = RunLog(self.work_dir if saves else None, self.step)
         means, began, start = MeanValues(), time.monotonic(), self.step
         batches = load_batches(self.dataset, self.plan, self.step, self.total_steps, self.config.workers, self.device)
         self.objective.train()
         try:
-            with stop_signals() as signals:
-                while self.step < self.total_steps:
-                    means.add(self.train_step(batches))
-                    self._replan(time.monotonic() - began, self.step - start)
-                    last = self.step == self.total_steps
-                    if self.step % self.config.log_every == 0 or last:
-                        self._report(means.pop(), log, progress)
-                    if first and (self.step % self.config.checkpoint_every == 0 or last):
-                        self.save(numbered=True)
-                    # all processes have to stop after the same step
-                    stop = self.processes.largest(signals[0] if signals else 0, self.device)
-                    if stop and not last:
-                        if first:
-                            self.save(numbered=False)
-                        raise Interrupted(self.step, stop)
+            while self.step < self.total_steps:
+                means.add(self.train_step(batches))
+                self._replan(time.monotonic() - began, self.step - start)
+                last = self.step == self.total_steps
+                if self.step % self.config.log_every == 0 or last:
+                    self._report(means.pop(), log, callback)
+                if saves and (self.step % self.config.checkpoint_every == 0 or last):
+                    self.save(numbered=True)
+                # all processes have to stop after the same step
+                number = self.processes.largest(0 if stop is None else stop(), self.device)
+                if number and not last:
+                    if saves:
+                        self.save(numbered=False)
+                    raise Interrupted(self.step, number)
         finally:
             log.close()
 
@@ -140,9 +146,9 @@ class DepthTrainer:
             for k, number in enumerate(self.plan.micro_batches):
                 statistics.micro_batch()
                 # everything random is a function of seed, step and micro batch
-                torch.manual_seed((config.seed * 1_000_003 + self.step) * 4099 + number)
+                seed = (config.seed * 1_000_003 + self.step) * 4099 + number
                 wait = self.processes.count > 1 and k < count - 1
-                with self._wrapped.no_sync() if wait else nullcontext():
+                with seeded(seed, self.device), self._wrapped.no_sync() if wait else nullcontext():
                     terms = self._wrapped(next(batches), self.heights)
                     self.scaler.scale(terms["loss"] / count).backward()
                 for name, value in terms.items():
@@ -187,15 +193,15 @@ class DepthTrainer:
                 "lower its weight or the learning rate."
             )
 
-    def _report(self, values: dict[str, float], log: RunLog, progress: Progress | None) -> None:
+    def _report(self, values: dict[str, float], log: RunLog, callback: Callback | None) -> None:
         if "photometric" in values and "geometry" in values:
             self.watch.add(values["photometric"], values["geometry"])
         values["learning_rate"] = self.optimizer.param_groups[0]["lr"]
         if self.heights.value() is not None:
             values["camera_height_label"] = self.heights.value()
-        log.write(self.step, values)
-        if progress is not None and self.processes.is_first:
-            progress(self.step, self.total_steps, values)
+        log.write("train", self.step, values)
+        if callback is not None and self.processes.is_first:
+            callback(self.step, self.total_steps, values)
 
     def checkpoint(self) -> DepthCheckpoint:
         """The networks, and everything needed to go on."""
@@ -229,14 +235,8 @@ class DepthTrainer:
                     f"step {self.step}: {name} is not finite; the last good state is {checkpoint_path(self.work_dir)}. "
                     "Lower the learning rate."
                 )
-        last = checkpoint_path(self.work_dir)
-        if not numbered:
-            save_checkpoint(last, self.checkpoint())
-            return last
-        path = checkpoint_path(self.work_dir, self.step)
-        save_checkpoint(path, self.checkpoint())
-        link_checkpoint(path, last)
-        return path
+        keep, payload = self.config.keep_checkpoints, vars(self.checkpoint())
+        return save_step(self.work_dir, self.step, "depth network", payload, numbered=numbered, keep=keep)
 
     def load(self, checkpoint: DepthCheckpoint) -> None:
         """Becomes the trainer that wrote the checkpoint.

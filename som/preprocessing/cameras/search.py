@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from flow.progress import Progress
 from flow.video_flow import VideoFlow
 from som.cameras.geometry import interpolate_poses
 from som.errors import UserError
@@ -20,7 +21,6 @@ from som.preprocessing.cameras.observations import Observations
 from som.preprocessing.cameras.options import CameraOptions
 from som.preprocessing.cameras.reversal import nearness_below, prefer_reversed, reversed_scene
 
-Progress = Callable[[str, float], None]
 TOLERANT = (1.0, 0.4)
 """Scales of the first adjustments, in pixels of the flow fields."""
 ALMOST_EQUAL = 1.15

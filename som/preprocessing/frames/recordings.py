@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
+from flow.progress import Progress
 from som.errors import UserError
 from som.preprocessing.frames import inspection
 from som.preprocessing.frames.ffmpeg import HDR_TRANSFERS, Scan, decode_frames, scan_video
@@ -20,8 +21,6 @@ from som.preprocessing.frames.images import (
 )
 from som.preprocessing.frames.options import FrameOptions
 from som.preprocessing.frames.selection import MIN_FRAMES
-
-Progress = Callable[[str, float], None]
 
 
 def open_recording(source: Path, options: FrameOptions) -> Video | Images:

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
+from flow.progress import Progress
 from flow.video_flow import VideoFlow
 from som.errors import UserError
 from som.preprocessing.masks import shapes
@@ -67,7 +68,7 @@ def estimate_masks(
     registered: Bool[Tensor, "T"] | None = None,
     depth: Float[Tensor, "T _ _"] | None = None,
     options: MaskOptions | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> MaskEstimate:
     """Finds what moves by itself.
 
@@ -87,7 +88,7 @@ def estimate_masks(
         registered: frames whose pose is known; by default all.
         depth: z in units of ``w2c`` at any size, 0 = unknown; narrows the depths at which a static point may lie.
         options: how; by default ``MaskOptions()``.
-        progress: called with the numbers of steps done and wanted.
+        progress: called with the share of the steps that is done.
 
     Raises:
         UserError: sizes do not fit, or ``multi_view`` without cameras.
@@ -126,13 +127,13 @@ def estimate_masks(
 class _Ticker:
     """Counts steps for ``progress``."""
 
-    def __init__(self, progress: Callable[[int, int], None] | None, total: int):
+    def __init__(self, progress: Progress | None, total: int):
         self.progress, self.total, self.done = progress, total, 0
 
     def __call__(self) -> None:
         self.done += 1
         if self.progress is not None:
-            self.progress(self.done, self.total)
+            self.progress("masks", self.done / max(self.total, 1))
 
 
 def _check_input(flow, frames, K, w2c, registered, depth) -> None:

@@ -11,9 +11,10 @@ from som.depth.errors import DepthError
 from som.depth.multiview import predict_views
 from som.depth.multiview.build import make_multiview_trainer, measurement_rule
 from som.depth.training.batches import collate
-from som.depth.training.checkpoint import checkpoint_path, load_checkpoint
+from som.depth.training.checkpoint import load_checkpoint
 from som.depth.training.config import Augmentation, LossWeights, check_training
 from som.depth.views import SourceConfig
+from som.runs.work_dir import checkpoint_path
 from tests.depth.multiview.conftest import RANGE, plane_clip, truth
 
 

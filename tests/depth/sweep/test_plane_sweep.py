@@ -154,8 +154,8 @@ def test_frames_without_parallax_stay_unknown(scene):
 
 def test_progress_is_told(scene):
     calls = []
-    run(scene, replace(CONFIG, num_planes=8), progress=lambda done, total: calls.append((done, total)))
-    assert calls == [(t + 1, 9) for t in range(9)]
+    run(scene, replace(CONFIG, num_planes=8), progress=lambda stage, share: calls.append(share))
+    assert calls == [(t + 1) / 9 for t in range(9)]
 
 
 def turning(count):

@@ -1,14 +1,10 @@
 import pytest
 import torch
 
-from som.depth.errors import DepthError
-from som.depth.training.checkpoint import (
-    DepthCheckpoint,
-    checkpoint_path,
-    link_checkpoint,
-    load_checkpoint,
-    save_checkpoint,
-)
+from flow.io.atomic import link_file
+from som.depth.training.checkpoint import DepthCheckpoint, load_checkpoint, save_checkpoint
+from som.runs.checkpoint import CheckpointError
+from som.runs.work_dir import checkpoint_path
 
 
 def make() -> DepthCheckpoint:
@@ -26,7 +22,7 @@ def test_what_is_written_is_read(tmp_path):
     path = checkpoint_path(tmp_path, 7)
     assert path.name == "step_000007.ckpt"
     save_checkpoint(path, make())
-    link_checkpoint(path, checkpoint_path(tmp_path))
+    link_file(path, checkpoint_path(tmp_path))
     read = load_checkpoint(checkpoint_path(tmp_path))
     assert (read.step, read.units, read.config) == (7, "scene", {"steps": 9})
     assert torch.equal(read.depth_net["a"], torch.arange(3.0))
@@ -42,29 +38,29 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", fail)
-    with pytest.raises(DepthError, match="cannot be written"):
+    with pytest.raises(CheckpointError, match="cannot be written"):
         save_checkpoint(path, make())
     assert load_checkpoint(path).step == 7
     assert [p.name for p in path.parent.iterdir()] == ["last.ckpt"]
 
 
 def test_other_files_are_refused(tmp_path):
-    with pytest.raises(DepthError, match="no such checkpoint"):
+    with pytest.raises(CheckpointError, match="no such checkpoint"):
         load_checkpoint(tmp_path / "none.ckpt")
     damaged = tmp_path / "damaged.ckpt"
     save_checkpoint(damaged, make())
     damaged.write_bytes(damaged.read_bytes()[:200])
-    with pytest.raises(DepthError, match="damaged"):
+    with pytest.raises(CheckpointError, match="damaged"):
         load_checkpoint(damaged)
     foreign = tmp_path / "foreign.pth"
     torch.save({"encoder.conv1.weight": torch.ones(1)}, foreign)
-    with pytest.raises(DepthError, match="--weights"):
+    with pytest.raises(CheckpointError, match="no checkpoint of this program"):
         load_checkpoint(foreign)
     newer = tmp_path / "newer.ckpt"
     torch.save({"format": "som4d-depth-checkpoint", "version": 99}, newer)
-    with pytest.raises(DepthError, match="another format"):
+    with pytest.raises(CheckpointError, match="checkpoint format 99"):
         load_checkpoint(newer)
     lacking = tmp_path / "lacking.ckpt"
     torch.save({"format": "som4d-depth-checkpoint", "version": 1, "step": 3}, lacking)
-    with pytest.raises(DepthError, match="incomplete"):
+    with pytest.raises(CheckpointError, match="incomplete"):
         load_checkpoint(lacking)

@@ -7,10 +7,11 @@ import torch
 
 from som.depth.errors import DepthError
 from som.depth.training.annotations import Labels
-from som.depth.training.checkpoint import checkpoint_path, load_checkpoint
+from som.depth.training.checkpoint import load_checkpoint
 from som.depth.training.config import Augmentation
-from som.depth.training.interruption import Interrupted
 from som.depth.training.trainer import NonFiniteLossError
+from som.runs.interruption import Interrupted, stop_signals
+from som.runs.work_dir import checkpoint_path
 
 
 def weights_of(trainer):
@@ -30,9 +31,9 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, make_config, mak
     whole.train()
 
     interrupted = make_trainer(config, work_dir=tmp_path)
-    with pytest.raises(Interrupted) as stop:
-        interrupted.train(lambda step, *_: os.kill(os.getpid(), signal.SIGINT) if step == 3 else None)
-    assert (stop.value.step, stop.value.signal_number) == (3, signal.SIGINT)
+    with pytest.raises(Interrupted) as stopped, stop_signals() as stop:
+        interrupted.train(lambda step, *_: os.kill(os.getpid(), signal.SIGINT) if step == 3 else None, stop)
+    assert (stopped.value.step, stopped.value.signal_number) == (3, signal.SIGINT)
 
     resumed = make_trainer(config, work_dir=tmp_path)
     resumed.load(load_checkpoint(checkpoint_path(tmp_path)))

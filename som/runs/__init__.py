@@ -1,0 +1,1 @@
+"""What every long run needs: work dirs, checkpoints, interruption, logs, progress, device."""
