@@ -6,7 +6,6 @@ import functools
 import hashlib
 import itertools
 import json
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -18,6 +17,7 @@ from torch import Tensor
 from flow.errors import FlowError
 from flow.estimator import FlowEstimator
 from flow.frames import reduce_image
+from flow.io.atomic import write_text
 from flow.progress import Progress
 from flow.sampling import compose
 from flow.video_flow import VideoFlow, flow_path
@@ -213,10 +213,7 @@ def _claim_folder(flow: VideoFlow, record: dict) -> None:
             for field in fields:
                 field.unlink()
     if record != old:
-        flow.folder.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".json.tmp")
-        temporary.write_text(json.dumps(record, indent=1) + "\n")
-        os.replace(temporary, path)
+        write_text(path, json.dumps(record, indent=1) + "\n")
 
 
 def _read_record(path: Path) -> dict | None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from flow.errors import FlowError
+from flow.io.atomic import write_bytes
 
 FLO_MAGIC = b"PIEH"
 """First bytes of a .flo file: the float 202021.25, little endian."""
@@ -70,8 +71,7 @@ def write_flow(path: str | Path, flow: Tensor, valid: Tensor | None = None) -> N
     if not np.isfinite(values[known]).all():
         raise FlowError("flow must be finite where it is valid; it holds nan or inf.")
     data = encode(values, known)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
+    write_bytes(path, data)
 
 
 def _read_flo(data: bytes, path: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -28,7 +28,7 @@ import numpy as np
 import torch
 
 from flow.errors import FlowError
-from flow.storage import write_npz
+from flow.io.arrays import write_npz
 from flow.tracks import PointTracks, variance_from_confidence
 
 NAMES_OF_TRACKS = (("pred_tracks", "pred_visibility"), ("tracks", "visibility"))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from flow.errors import FlowError
-from flow.storage import read_npz, write_npz
+from flow.io.arrays import read_npz, write_npz
 
 FINEST_STEP = 1 / 256
 """Flow is stored in steps of this many pixels, or of the next power of two that lets the largest vector fit."""

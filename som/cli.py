@@ -6,7 +6,6 @@ Nothing here imports torch, so that every ``--help`` answers at once.
 from __future__ import annotations
 
 import dataclasses
-import os
 import sys
 import types
 import typing
@@ -17,6 +16,7 @@ from typing import Any, TypeVar
 import yaml
 
 from som.errors import UserError
+from som.files import write_text
 from som.runs.device import set_up_process
 
 T = TypeVar("T")
@@ -118,10 +118,7 @@ def read_yaml(path: Path) -> dict:
 
 def write_yaml(path: Path, config: Any) -> None:
     """Writes a configuration atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(yaml.safe_dump(to_plain(config), sort_keys=False), encoding="utf-8")
-    os.replace(temporary, path)
+    write_text(path, yaml.safe_dump(to_plain(config), sort_keys=False))
 
 
 def load_preset(default: T, name: str) -> T:

@@ -14,6 +14,7 @@ import imageio.v3 as iio
 import numpy as np
 
 from som.data.checks import Problems
+from som.files import atomic_path, write_bytes
 
 T = TypeVar("T")
 Size = tuple[int, int]
@@ -148,19 +149,17 @@ def resize_map(values: np.ndarray, size: Size) -> np.ndarray:
 
 def write_image(path: Path, image: np.ndarray) -> None:
     """Writes uint8 RGB, or a bool mask as 0/255."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     if image.dtype == bool:
         image = image.astype(np.uint8) * 255
     if image.ndim == 3:
         image = image[..., ::-1]
-    if not cv2.imwrite(str(path), image):
-        raise OSError(f"{path}: could not be written.")
+    write_bytes(path, cv2.imencode(path.suffix, image)[1].tobytes())
 
 
 def write_array(path: Path, array: np.ndarray) -> None:
     """Writes one .npy file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    np.save(path, array)
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.save(file, array)
 
 
 def list_images(folder: Path) -> list[Path]:

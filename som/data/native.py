@@ -25,6 +25,8 @@ from som.data.files import (
     write_array,
     write_image,
 )
+from som.files import write_text
+from som.files.arrays import write_npz
 
 OPENGL_FROM_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])
 DEPTH_KINDS = ("metric", "scale", "relative")
@@ -44,22 +46,26 @@ def write_native(dataset: VideoDataset, root: Path) -> None:
         frames += _write_views(dataset.val, root, "val")
     if dataset.tracks is not None:
         t = dataset.tracks
-        np.savez_compressed(
+        write_npz(
             root / "tracks.npz",
-            query_frame=t.query_times.numpy(),
-            xy=t.xy.numpy().astype(np.float32),
-            visible=t.visible.numpy(),
-            confidence=t.confidence.numpy().astype(np.float32),
+            {
+                "query_frame": t.query_times.numpy(),
+                "xy": t.xy.numpy().astype(np.float32),
+                "visible": t.visible.numpy(),
+                "confidence": t.confidence.numpy().astype(np.float32),
+            },
         )
     if dataset.ground_truth_tracks is not None:
         g = dataset.ground_truth_tracks
-        np.savez_compressed(
+        write_npz(
             root / "ground_truth_tracks.npz",
-            query_frame=g.query_times.numpy(),
-            xyz=g.xyz.numpy().astype(np.float32),
-            xy=g.xy.numpy().astype(np.float32),
-            visible=g.visible.numpy(),
-            moving=g.moving.numpy(),
+            {
+                "query_frame": g.query_times.numpy(),
+                "xyz": g.xyz.numpy().astype(np.float32),
+                "xy": g.xy.numpy().astype(np.float32),
+                "visible": g.visible.numpy(),
+                "moving": g.moving.numpy(),
+            },
         )
     header = {
         "name": dataset.name,
@@ -73,7 +79,7 @@ def write_native(dataset: VideoDataset, root: Path) -> None:
         "source": dataset.source,
         "frames": frames,
     }
-    (root / "transforms.json").write_text(json.dumps(header, indent=1), encoding="utf-8")
+    write_text(root / "transforms.json", json.dumps(header, indent=1))
 
 
 def _write_views(views: Views, root: Path, split: str) -> list[dict]:

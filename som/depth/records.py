@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -20,6 +18,7 @@ from som.depth.data.native import DEPTH_KINDS, entry_name, image_path, load_head
 from som.depth.errors import DepthError
 from som.depth.evaluation import DepthReport, markdown_table
 from som.depth.metrics import resize_by_disparity
+from som.files import write_bytes, write_together
 
 LARGEST_STEP = 65535
 DEFAULT_UNIT = 1e-3
@@ -89,7 +88,7 @@ def write_depth_prior(
     known = dict(given) if isinstance(given, dict) else ({} if given is None else {"given": given})
     header["source"] = {**known, "depth": dict(source) if isinstance(source, Mapping) else source}
     text = _json_bytes(header, folder / "transforms.json")
-    _write_together(files)
+    write_together(files)
     write_bytes(folder / "transforms.json", text)
     return [folder / entry["depth_file_path"] for entry in entries]
 
@@ -150,7 +149,7 @@ def write_depth_folder(
         "names": list(names),
     }
     text = _json_bytes(description, folder / "depth.json")
-    _write_together(files)
+    write_together(files)
     write_bytes(folder / "depth.json", text)
 
 
@@ -181,27 +180,6 @@ def write_picture(path: str | Path, picture: np.ndarray) -> None:
     if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
         raise DepthError(f"{path}: a picture must be (H,W,3) uint8, got {picture.dtype} {picture.shape}.")
     write_bytes(path, encode_image(picture, path.suffix))
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """Writes a file in one rename, with its folder; an interruption leaves an old file as it was."""
-    _write_together({path: data})
-
-
-def _write_together(files: Mapping[Path, bytes]) -> None:
-    """Writes all files beside their places, then renames them one after the other."""
-    staged: dict[Path, Path] = {}
-    try:
-        for path, data in files.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            staged[path] = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
-            staged[path].write_bytes(data)
-        for path, temporary in staged.items():
-            os.replace(temporary, path)
-    except BaseException:
-        for temporary in staged.values():
-            temporary.unlink(missing_ok=True)
-        raise
 
 
 def _entries(folder: Path, header: dict, split: str, names: Sequence[str] | None) -> list[dict]:

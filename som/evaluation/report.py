@@ -6,12 +6,13 @@ import csv
 import io
 import json
 import math
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+
+from som.files import write_text
 
 IMAGE_METRICS = ("psnr", "ssim", "lpips")
 REGIONS = ("", "_foreground", "_background", "_covisible")
@@ -68,17 +69,9 @@ def format_value(name: str, value: float | None) -> str:
     return f"{value:.{DECIMALS.get(name.split('_')[0], 4)}f}"
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Writes a file so that a reader sees the old content or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
-
-
 def write_json(report: EvaluationReport, path: Path) -> None:
     """Strict JSON: null where a value is undefined."""
-    write_atomic(path, json.dumps(report.to_dict(), indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+    write_text(path, json.dumps(report.to_dict(), indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
 
 def write_csv(report: EvaluationReport, path: Path) -> None:
@@ -88,7 +81,7 @@ def write_csv(report: EvaluationReport, path: Path) -> None:
     writer = csv.DictWriter(buffer, columns, restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(finite_or_none(report.per_frame))
-    write_atomic(path, buffer.getvalue())
+    write_text(path, buffer.getvalue())
 
 
 def print_report(report: EvaluationReport, console: Console | None = None) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from som.errors import UserError
+from som.files import write_text
 
 FILE = "preprocessing.json"
 VERSION = 1
@@ -54,10 +54,7 @@ class Record:
         """Writes preprocessing.json in one rename."""
         stages = [dataclasses.asdict(stage) for stage in self.stages.values()]
         text = json.dumps({"version": VERSION, "source": self.source, "stages": stages}, indent=1, allow_nan=False)
-        path = root / FILE
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        temporary.write_text(text + "\n", encoding="utf-8")
-        os.replace(temporary, path)
+        write_text(root / FILE, text + "\n")
 
     @staticmethod
     def load(root: Path) -> Record:

@@ -12,8 +12,8 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from flow.storage import read_npz, write_npz
 from som.errors import UserError
+from som.files.arrays import read_npz, write_npz
 from som.preprocessing.cameras.result import CameraEstimate
 from som.preprocessing.importing.cameras import ImportedCameras
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -18,6 +16,7 @@ from flow.compute import open_video_flow
 from flow.video_flow import VideoFlow
 from som.data.native import OPENGL_FROM_OPENCV
 from som.errors import UserError
+from som.files import write_bytes
 from som.preprocessing.config import PreprocessRun
 from som.preprocessing.frames.extract import FrameSet
 from som.preprocessing.record import Record
@@ -74,10 +73,9 @@ class Workspace:
 
     def write_masks(self, folder: str, masks: Bool[Tensor, "t h w"]) -> None:
         """One png a frame, 255 where True, each whole or not at all."""
-        (self.root / folder).mkdir(parents=True, exist_ok=True)
         for name, mask in zip(self.frames.names, masks.numpy(), strict=True):
             _, encoded = cv2.imencode(".png", mask.astype(np.uint8) * 255)
-            replace_file(self.root / folder / f"{name}.png", encoded.tobytes())
+            write_bytes(self.root / folder / f"{name}.png", encoded.tobytes())
 
     def read_masks(self, folder: str) -> Bool[Tensor, "t h w"] | None:
         """What ``write_masks`` wrote; None if there is no such folder.
@@ -129,16 +127,9 @@ class Workspace:
             "source": source,
             "frames": frames,
         }
-        replace_file(self.root / "transforms.json", (json.dumps(header, indent=1) + "\n").encode())
+        write_bytes(self.root / "transforms.json", (json.dumps(header, indent=1) + "\n").encode())
 
     def remove(self, names: Sequence[str]) -> None:
         """Removes files of an earlier run that would be taken for this one's."""
         for name in names:
             (self.root / name).unlink(missing_ok=True)
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Writes a file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)

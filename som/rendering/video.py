@@ -5,8 +5,8 @@ Frames are (H, W, 3) NumPy arrays, uint8 or float in [0, 1].
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
+
+from som.files import atomic_path
 
 if TYPE_CHECKING:
     from som.scene import DynamicScene
@@ -96,8 +98,8 @@ class VideoWriter:
         self.path = Path(path)
         self.count = 0
         self._options = {"fps": float(fps), "quality": quality}
-        self._temporary = self.path.with_name(f".{self.path.stem}.{os.getpid()}.tmp{self.path.suffix or '.mp4'}")
         self._writer, self._shape = None, None
+        self._opened = ExitStack()
 
     def append(self, frame: np.ndarray | Tensor) -> None:
         """Adds a frame. All have one size; odd sides are padded by one pixel.
@@ -108,9 +110,8 @@ class VideoWriter:
         image = to_uint8(frame)
         if self._writer is None:
             self._shape = image.shape
-            self.path.parent.mkdir(parents=True, exist_ok=True)
             self._writer = imageio.get_writer(
-                self._temporary,
+                self._opened.enter_context(atomic_path(self.path, keep_suffix=True)),
                 format="FFMPEG",
                 codec="libx264",
                 pixelformat="yuv420p",
@@ -119,6 +120,7 @@ class VideoWriter:
                 output_params=["-movflags", "+faststart"],
                 **self._options,
             )
+            self._opened.callback(self._writer.close)
         if image.shape != self._shape:
             raise ValueError(f"{self.path}: frame {self.count} has shape {image.shape}, the first one {self._shape}.")
         self._writer.append_data(np.ascontiguousarray(pad_to_even(image)))
@@ -127,14 +129,8 @@ class VideoWriter:
     def __enter__(self) -> VideoWriter:
         return self
 
-    def __exit__(self, exception_type, *_) -> None:
-        try:
-            if self._writer is not None:
-                self._writer.close()
-                if exception_type is None:
-                    os.replace(self._temporary, self.path)
-        finally:
-            self._temporary.unlink(missing_ok=True)
+    def __exit__(self, exception_type, exception, traceback) -> None:
+        self._opened.__exit__(exception_type, exception, traceback)
         if self._writer is None and exception_type is None:
             raise ValueError(f"{self.path}: no frames to write.")
 

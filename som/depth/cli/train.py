@@ -17,7 +17,6 @@ from som.depth.data import DepthSequence
 from som.depth.errors import DepthError
 from som.depth.multiview import MultiViewNet, predict_views
 from som.depth.multiview.build import make_multiview_trainer, measurement_rule
-from som.depth.records import write_bytes
 from som.depth.training.annotations import RoadAnnotations, together
 from som.depth.training.build import (
     known_depth,
@@ -35,6 +34,7 @@ from som.depth.training.plain import differences, to_plain
 from som.depth.training.teacher import swept_labels
 from som.depth.training.trainer import DepthTrainer, NonFiniteLossError
 from som.depth.weights import load_weights
+from som.files import write_bytes
 from som.runs.device import choose_device, set_up_process
 from som.runs.interruption import Interrupted, stop_signals
 from som.runs.progress import ProgressLine, say

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
 
 from som.depth.errors import DepthError
 from som.depth.fusion.cloud import PointCloud
+from som.files import write_bytes
 
 LAYOUT = (
     ("x", "<f4"),
@@ -53,10 +53,7 @@ def write_ply(path: str | Path, cloud: PointCloud) -> None:
     rows["confidence"], rows["views"] = cloud.confidence, cloud.views
     header = ["ply", FORMAT, f"element vertex {len(cloud)}"]
     header += [f"property {PLY_NAMES[kind]} {name}" for name, kind in LAYOUT]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes("\n".join([*header, "end_header\n"]).encode() + rows.tobytes())
-    os.replace(temporary, path)
+    write_bytes(path, "\n".join([*header, "end_header\n"]).encode() + rows.tobytes())
 
 
 def read_ply(path: str | Path) -> PointCloud:

@@ -15,6 +15,7 @@ from som.depth.errors import DepthError
 from som.depth.metric_scale.cityscapes import instances_from_instance_ids, road_from_label_ids
 from som.depth.metric_scale.coco import read_coco
 from som.depth.metric_scale.instances import Instances, resize_nearest
+from som.files.arrays import write_npz
 
 
 def write_instances(path: str | Path, instances: Instances) -> None:
@@ -27,7 +28,7 @@ def write_instances(path: str | Path, instances: Instances) -> None:
     }
     if instances.heights is not None:
         arrays["heights"] = instances.heights.cpu().numpy().astype(np.float32)
-    np.savez_compressed(_npz(path), **arrays)
+    write_npz(_npz(path), arrays)
 
 
 def read_instances(path: str | Path, frame_names: Sequence[str], size: tuple[int, int]) -> Instances:
@@ -63,7 +64,7 @@ _KINDS = (("ids", np.int32), ("labels", np.int64))
 
 def write_road(path: str | Path, road: Bool[Tensor, "t h w"]) -> None:
     """Writes road masks as ``road`` (T,H,W) bool into an .npz file."""
-    np.savez_compressed(_npz(path), road=road.cpu().numpy())
+    write_npz(_npz(path), {"road": road.cpu().numpy()})
 
 
 def read_road(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import numpy as np
 
 from som.data.files import reduced_size
 from som.errors import UserError
+from som.files import write_bytes
 from som.preprocessing.frames import inspection
 from som.preprocessing.frames.ffmpeg import Scan
 from som.preprocessing.frames.images import IMAGE_SUFFIXES, read_upright
@@ -133,11 +133,11 @@ def _write_frames(
     decoded = recording.decode(missing, size) if missing else iter(())
     for count, (index, image) in enumerate(decoded):
         report("writing images", count / len(missing))
-        _write_bytes(path_of[index], _encode_png(image))
+        write_bytes(path_of[index], _encode_png(image))
         sharpness[index] = inspection.sharpness(image)
     _note_quality(frames, scan, chosen, [sharpness[i] for i in chosen.indices])
     kept = {name: value for name, value in vars(frames).items() if name not in ("folder", "reused")}
-    _write_bytes(folder / RECORD, (json.dumps({**made_from, "frames": kept}, indent=1) + "\n").encode())
+    write_bytes(folder / RECORD, (json.dumps({**made_from, "frames": kept}, indent=1) + "\n").encode())
     report("writing images", 1.0)
     return frames
 
@@ -238,9 +238,9 @@ def _claim_folder(folder: Path, made_from: dict) -> None:
         # The old record goes last, so that an interruption here leaves no image under a wrong one.
         for path in images:
             path.unlink()
-    for path in folder.glob(".*.png.tmp"):
+    for path in folder.glob(".*.png.*.tmp"):
         path.unlink()
-    _write_bytes(folder / RECORD, (json.dumps(made_from, indent=1) + "\n").encode())
+    write_bytes(folder / RECORD, (json.dumps(made_from, indent=1) + "\n").encode())
 
 
 def _same_origin(record: dict, made_from: dict) -> bool:
@@ -263,10 +263,3 @@ def _read_record(folder: Path) -> dict | None:
 
 def _encode_png(image: np.ndarray) -> bytes:
     return cv2.imencode(".png", image[..., ::-1])[1].tobytes()
-
-
-def _write_bytes(path: Path, data: bytes) -> None:
-    """Writes a file in one rename."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import cv2
 
 from som.errors import UserError
+from som.files import write_bytes
 from som.preprocessing.check import check_folder
 from som.preprocessing.facts import describe_facts, facts_at_size
 from som.preprocessing.report.contents import Report, Stage
@@ -47,8 +47,8 @@ def write_report(root: Path) -> Path:
     if not root.is_dir():
         raise UserError(f"{root}: no such folder; give the folder of a data set.")
     report = make_report(root)
-    _write(root / "report.png", cv2.imencode(".png", render_sheet(report)[..., ::-1])[1].tobytes())
-    _write(root / "report.html", render_page(report).encode())
+    write_bytes(root / "report.png", cv2.imencode(".png", render_sheet(report)[..., ::-1])[1].tobytes())
+    write_bytes(root / "report.html", render_page(report).encode())
     return root / "report.html"
 
 
@@ -111,10 +111,3 @@ def _provenance(folder: Folder) -> str:
 def _weight(name: str, stages: list[Stage]) -> tuple[int, int]:
     failed = any(stage.name == name and stage.state == "failed" for stage in stages)
     return (0 if failed else 1, WEIGHT.index(name) if name in WEIGHT else len(WEIGHT))
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Writes a file in one rename."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)

@@ -1,34 +1,29 @@
-"""Arrays on disk, written whole or not at all."""
+"""Archives of arrays (.npz)."""
 
 from __future__ import annotations
 
 import io
-import os
 import threading
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
+from flow.io.atomic import atomic_path
 
-def write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Writes a compressed .npz in one rename, with its folder; an interruption leaves the old file as it was."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            np.savez_compressed(file, **arrays)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+
+def write_npz(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes a compressed .npz, see ``atomic_path``; the name is kept as it is."""
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **arrays)
 
 
 # numpy parses a file's header with ast, which fails at random when threads do so at the same time (CPython gh-106905)
 _PARSING = threading.Lock()
 
 
-def read_npz(path: Path) -> dict[str, np.ndarray]:
+def read_npz(path: str | Path) -> dict[str, np.ndarray]:
     """All arrays of an .npz file; safe to call from several threads.
 
     Raises:
