@@ -218,7 +218,7 @@ def time_video(args: argparse.Namespace, max_side: int, workers: int, folder: st
     import numpy as np
 
     from flow.compute import compute_video_flow
-    from flow.estimator import make_estimator
+    from flow.factory import make_estimator
     from flow.frames import read_frames
 
     frames, _ = read_frames(args.video or args.data / "casual_lady_running" / "images")
@@ -231,7 +231,7 @@ def time_video(args: argparse.Namespace, max_side: int, workers: int, folder: st
         frames, estimator, strides=STRIDES, max_side=max_side or None, workers=workers, folder=folder
     )
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    fields = len(list(flow.pairs()))
+    fields = len(flow.pairs())
     if args.pictures is not None:
         from flow.color import flow_to_rgb
 
@@ -268,7 +268,7 @@ def main() -> int:
     args = parse_arguments()
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     from flow.errors import FlowError
-    from flow.estimator import make_estimator
+    from flow.factory import make_estimator
 
     try:
         estimator = make_estimator(args.estimator, weights=args.weights, device=args.device)

@@ -254,7 +254,7 @@ def main() -> None:
     import torch
 
     from flow.compute import compute_video_flow
-    from flow.estimator import make_estimator
+    from flow.factory import make_estimator
     from flow.frames import read_frames
     from flow.pairs import PairOptions
     from flow.reliability import ReliabilityRules

@@ -144,7 +144,7 @@ def write_refined(scored: Path, work_dir: Path, folder: Path, rounds: int = 4) -
     import cv2
     import torch
 
-    from flow.estimator import make_estimator
+    from flow.factory import make_estimator
     from som.cameras.geometry import pixel_centers, unproject_to_world
     from som.data.native import read_native, write_native
     from som.runs.work_dir import checkpoint_path

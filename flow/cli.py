@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -87,6 +88,10 @@ def _add_video(parser: argparse.ArgumentParser) -> None:
 def main(argv: Sequence[str]) -> int:
     """Runs a command; returns the exit code (2 after an error of the user's, which is printed)."""
     arguments = make_parser().parse_args(argv)
+    # Before torch is first imported: by default its OpenMP threads spin for milliseconds after every operation and
+    # starve the threads in which fields are computed.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("GOMP_SPINCOUNT", "4000")
     try:
         {"pair": run_pair, "video": run_video, "tracks": run_tracks}[arguments.command](arguments)
     except FlowError as error:
@@ -168,7 +173,7 @@ def run_tracks(arguments: argparse.Namespace) -> None:
         )
     sx, sy = W / flow.width, H / flow.height
     began = time.monotonic()
-    strides = tuple(flow.strides())
+    strides = flow.strides()
     scale = query_xy.new_tensor([sx, sy])
     tracks = track_points(flow, query_xy / scale, query_frames, TrackingOptions(strides=strides)).scaled(sx, sy)
     took = time.monotonic() - began
@@ -186,7 +191,7 @@ def run_tracks(arguments: argparse.Namespace) -> None:
 
 
 def _make_estimator(arguments: argparse.Namespace) -> FlowEstimator:
-    from flow.estimator import make_estimator
+    from flow.factory import make_estimator
 
     return make_estimator(arguments.estimator, weights=arguments.weights, device=arguments.device)
 
@@ -216,7 +221,7 @@ def _video_flow(frames: Tensor, arguments: argparse.Namespace, folder: Path | No
     )
     if live:
         print(file=sys.stderr)
-    count = sum(1 for _ in flow.pairs())
+    count = len(flow.pairs())
     reused = f", {flow.reused} found in {folder}" if flow.reused else ""
     print(f"{_describe(estimator)}: {count} fields of {flow.width}x{flow.height}{reused}, "
           f"{time.monotonic() - began:.1f} s")  # fmt: skip

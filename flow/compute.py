@@ -20,14 +20,12 @@ from flow.frames import reduce_image
 from flow.io.atomic import write_text
 from flow.progress import Progress
 from flow.sampling import compose
-from flow.video_flow import VideoFlow, flow_path
+from flow.video_flow import Pair, VideoFlow, flow_path, list_pairs
 
 RECORD = "flow.json"
 """Written beside the fields: what they were computed from, and how."""
 FORMAT = 1
 """Version of the record and of what it implies about the fields."""
-
-Pair = tuple[int, int]
 
 
 class ComputedFlow(VideoFlow):
@@ -96,7 +94,7 @@ def compute_video_flow(
     total = sum(map(len, missing.values()))
     with ThreadPoolExecutor(workers) as executor:
         if flow.folder is not None:
-            _claim_folder(flow, _make_record(flow, images, estimator, guides))
+            _claim_folder(flow.folder, _make_record(flow, images, estimator, guides))
             for stride, pairs in missing.items():
                 found = executor.map(lambda pair: _is_readable(flow, pair), pairs)
                 missing[stride] = [pair for pair, there in zip(pairs, found, strict=True) if not there]
@@ -195,13 +193,13 @@ def _make_record(flow: VideoFlow, images: Tensor, estimator: FlowEstimator, guid
     }
 
 
-def _claim_folder(flow: VideoFlow, record: dict) -> None:
+def _claim_folder(folder: Path, record: dict) -> None:
     """Makes the folder one of this record, by removing fields that were made in any other way."""
-    path = flow.folder / RECORD
+    path = folder / RECORD
     old = _read_record(path)
-    fields = [p for p in flow.folder.glob("*_*.npz") if p.stem.replace("_", "").isdigit()]
+    fields = [flow_path(folder, *pair) for pair in list_pairs(folder)]
     if old is None and fields:
-        raise FlowError(f"{flow.folder} holds flow fields of another origin (no {RECORD}); choose another folder.")
+        raise FlowError(f"{folder} holds flow fields of another origin (no {RECORD}); choose another folder.")
     if old is not None:
         # Further strides change nothing about the fields of the others, unless their guides differ.
         common = old["guides"].keys() & record["guides"].keys()
@@ -231,7 +229,7 @@ def _read_record(path: Path) -> dict | None:
 
 def _is_readable(flow: VideoFlow, pair: Pair) -> bool:
     """Whether a field is there and whole: a damaged one is computed again."""
-    if not flow_path(flow.folder, *pair).is_file():
+    if pair not in flow:
         return False
     try:
         flow.get(*pair)

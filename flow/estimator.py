@@ -1,18 +1,13 @@
-"""The interface of every flow estimator, and their choice by name."""
+"""The interface of every flow estimator."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import fields
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from flow.errors import FlowError
-
-ESTIMATORS = ("auto", "dis", "raft-large", "raft-small")
-"""Names that ``make_estimator`` takes."""
 
 
 class FlowEstimator(ABC):
@@ -23,7 +18,7 @@ class FlowEstimator(ABC):
     """
 
     name: str
-    """The estimator's name, one of ``ESTIMATORS``."""
+    """The estimator's name, as ``make_estimator`` and the records know it."""
     min_side: int = 16
     """Smallest image side in pixels that it takes."""
     parallel: bool = False
@@ -80,40 +75,3 @@ def _as_bytes(images: Tensor, name: str) -> Tensor:
     if not images.dtype.is_floating_point:
         raise FlowError(f"{name} must be uint8, or floating point in [0, 1], got {images.dtype}.")
     return (images * 255).round().clamp(0, 255).to(torch.uint8)
-
-
-def make_estimator(
-    name: str = "auto", *, weights: str | Path | None = None, device: str | torch.device = "cpu", **options
-) -> FlowEstimator:
-    """An estimator by name.
-
-    Args:
-        name: ``dis`` (OpenCV, needs no weights), ``raft-large``, ``raft-small``, or ``auto``: the RAFT model that
-            ``weights`` holds, or ``dis`` where no weights are given.
-        weights: a RAFT checkpoint: a file, or the name of a published one (``flow.raft.weights``).
-        device: where RAFT runs; DIS always runs on the CPU.
-        options: fields of the estimator's class (``flow.dis.DISEstimator``, ``flow.raft.RAFTEstimator``).
-
-    Raises:
-        FlowError: an unknown name, weights for an estimator that has none, or unusable weights.
-    """
-    if name not in ESTIMATORS:
-        raise FlowError(f"unknown flow estimator {name!r}; choose one of {', '.join(ESTIMATORS)}.")
-    if name == "dis" or (name == "auto" and weights is None):
-        from flow.dis import DISEstimator
-
-        if weights is not None:
-            raise FlowError("dis has no weights; choose raft-large or raft-small, or leave the weights out.")
-        _check_options(name, DISEstimator, options)
-        return DISEstimator(**options)
-    from flow.raft.estimator import RAFTEstimator
-
-    _check_options(name, RAFTEstimator, options, besides=("model", "weights", "weights_sha256"))
-    return RAFTEstimator.load(weights, variant=None if name == "auto" else name, device=device, **options)
-
-
-def _check_options(name: str, kind: type, options: dict, besides: tuple[str, ...] = ()) -> None:
-    known = [field.name for field in fields(kind) if field.name not in besides]
-    for option in options:
-        if option not in known:
-            raise FlowError(f"{name} has no option {option!r}; it has {', '.join(known)}.")

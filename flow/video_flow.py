@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import re
+import threading
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +18,8 @@ from torch import Tensor
 from flow.errors import FlowError
 from flow.io.arrays import read_npz, write_npz
 
+Pair = tuple[int, int]
+"""(source, target): frame numbers."""
 FINEST_STEP = 1 / 256
 """Flow is stored in steps of this many pixels, or of the next power of two that lets the largest vector fit."""
 
@@ -47,6 +52,19 @@ class PackedFlow:
 def flow_path(folder: Path, source: int, target: int) -> Path:
     """File of the flow from one frame to another: ``<folder>/00003_00004.npz``."""
     return folder / f"{source:05d}_{target:05d}.npz"
+
+
+def list_pairs(folder: Path) -> list[Pair]:
+    """The pairs whose fields lie in a folder, in order, from one reading of its list of files; [] without a folder."""
+    try:
+        with os.scandir(folder) as entries:
+            found = [_FLOW_NAME.fullmatch(entry.name) for entry in entries]
+    except FileNotFoundError:
+        return []
+    return sorted((int(match[1]), int(match[2])) for match in found if match is not None)
+
+
+_FLOW_NAME = re.compile(r"([0-9]{5}|[1-9][0-9]{5,})_([0-9]{5}|[1-9][0-9]{5,})\.npz")
 
 
 def write_flow_file(path: Path, flow: Tensor, consistent: Tensor | None = None) -> None:
@@ -85,6 +103,9 @@ def read_flow_file(path: Path) -> tuple[Tensor, Tensor | None]:
 class VideoFlow:
     """Flow fields between frames of a video, by (source, target) frame index.
 
+    A folder is listed once, when it is first asked what it holds; ``put`` keeps the list. Fields that another object or
+    program adds or removes later are seen by a new ``VideoFlow`` only.
+
     Attributes:
         num_frames: T.
         height, width: size of the fields in pixels.
@@ -102,27 +123,30 @@ class VideoFlow:
         self.num_frames, (self.height, self.width) = num_frames, size
         self.image_height, self.image_width = image_size or size
         self.folder = folder
-        self._packed: dict[tuple[int, int], PackedFlow] = {}
+        self._packed: dict[Pair, PackedFlow] = {}
+        self._pairs: dict[Pair, None] | None = {} if folder is None else None
+        self._listing = threading.Lock()
 
-    def __contains__(self, pair: tuple[int, int]) -> bool:
-        return pair in self._packed if self.folder is None else flow_path(self.folder, *pair).is_file()
+    def __contains__(self, pair: Pair) -> bool:
+        return pair in self._known_pairs()
 
-    def pairs(self) -> Iterator[tuple[int, int]]:
-        """All (source, target) that are there."""
-        return (pair for s in range(self.num_frames) for t in range(self.num_frames) if (pair := (s, t)) in self)
+    def pairs(self) -> list[Pair]:
+        """All (source, target) that are there, in order."""
+        return sorted(self._known_pairs())
 
     def strides(self) -> tuple[int, ...]:
         """All distances |target - source| that are there."""
         return tuple(sorted({abs(target - source) for source, target in self.pairs()}))
 
     def put(self, source: int, target: int, flow: Tensor) -> None:
-        """Stores the field (H,W,2) from ``source`` to ``target``."""
+        """Stores the field (H,W,2) from ``source`` to ``target``; safe to call from several threads."""
         if flow.shape != (self.height, self.width, 2):
             raise FlowError(f"flow must have shape {(self.height, self.width, 2)}, got {tuple(flow.shape)}.")
         if self.folder is None:
             self._packed[source, target] = PackedFlow.pack(flow)
         else:
             write_flow_file(flow_path(self.folder, source, target), flow)
+        self._known_pairs()[source, target] = None
 
     def get(self, source: int, target: int) -> Tensor:
         """The field (H,W,2) float32 in pixels of the field's size. Raises FlowError if it was not computed."""
@@ -147,6 +171,14 @@ class VideoFlow:
         """
         return _SelectedFlow(self, frames, image_size or (self.image_height, self.image_width))
 
+    def _known_pairs(self) -> dict[Pair, None]:
+        """The pairs that are there, as keys: unlike a set they stay nearly in order, which makes sorting fast."""
+        with self._listing:
+            if self._pairs is None:
+                found = [] if self.folder is None else list_pairs(self.folder)
+                self._pairs = {pair: None for pair in found if max(pair) < self.num_frames}
+            return self._pairs
+
 
 class _SelectedFlow(VideoFlow):
     """Some frames of another video's flow; holds no field of its own."""
@@ -165,8 +197,12 @@ class _SelectedFlow(VideoFlow):
         super().__init__(len(frames), (whole.height, whole.width), image_size, whole.folder)
         self._whole, self._frames = whole, frames
 
-    def __contains__(self, pair: tuple[int, int]) -> bool:
+    def __contains__(self, pair: Pair) -> bool:
         return (self._frames[pair[0]], self._frames[pair[1]]) in self._whole
+
+    def pairs(self) -> list[Pair]:
+        number = {frame: i for i, frame in enumerate(self._frames)}
+        return sorted((number[s], number[t]) for s, t in self._whole.pairs() if s in number and t in number)
 
     def put(self, source: int, target: int, flow: Tensor) -> None:
         self._whole.put(self._frames[source], self._frames[target], flow)

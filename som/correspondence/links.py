@@ -10,7 +10,7 @@ from torch import Tensor
 from flow.compute import compute_video_flow
 from flow.consistency import check_consistency
 from flow.errors import FlowError
-from flow.estimator import make_estimator
+from flow.factory import make_estimator
 from flow.pair_drawing import PairOptions
 from flow.pairs import PairSampler, build_pair_sampler
 from flow.progress import Progress

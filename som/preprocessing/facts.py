@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from flow.errors import FlowError
-from flow.video_flow import VideoFlow, read_flow_file
+from flow.video_flow import VideoFlow, flow_path, list_pairs, read_flow_file
 from som.data.dataset import Tracks, VideoDataset, Views
 
 
@@ -87,13 +87,13 @@ def open_flow(folder: Path, dataset: VideoDataset) -> tuple[VideoFlow | None, li
     """
     flow = dataset.flow
     if flow is None:
-        fields = sorted(path for path in folder.glob("*_*.npz") if path.stem.replace("_", "").isdigit())
-        if not fields:
+        pairs = list_pairs(folder)
+        if not pairs:
             return None, []
-        if max(int(number) for path in fields for number in path.stem.split("_")) >= dataset.num_times:
+        if max(map(max, pairs)) >= dataset.num_times:
             return None, [f"{folder}: has flow beyond the {dataset.num_times} times of the data set; compute it anew."]
         try:
-            first, _ = read_flow_file(fields[0])
+            first, _ = read_flow_file(flow_path(folder, *pairs[0]))
         except FlowError as error:
             return None, [str(error)]
         size = (dataset.train.height, dataset.train.width)
@@ -109,9 +109,7 @@ def open_flow(folder: Path, dataset: VideoDataset) -> tuple[VideoFlow | None, li
 
 def flow_facts(flow: VideoFlow) -> dict:
     """Plain JSON: number of fields, their size and their distances in time."""
-    pairs = list(flow.pairs())
-    strides = sorted({abs(target - source) for source, target in pairs})
-    return {"fields": len(pairs), "strides": strides, "width": flow.width, "height": flow.height}
+    return {"fields": len(flow.pairs()), "strides": list(flow.strides()), "width": flow.width, "height": flow.height}
 
 
 def camera_centers(views: Views) -> np.ndarray:

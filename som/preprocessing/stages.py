@@ -13,7 +13,7 @@ import torch
 from flow.compute import compute_video_flow
 from flow.consistency import check_consistency
 from flow.errors import FlowError
-from flow.estimator import make_estimator
+from flow.factory import make_estimator
 from flow.progress import Progress
 from flow.queries import query_points
 from flow.track_files import write_tracks
@@ -218,7 +218,7 @@ def tracks(work: Workspace, progress: Progress) -> Outcome:
         field = work.flow
         scale = xy.new_tensor([W / field.width, H / field.height])
         progress("tracks", 0.0)
-        chained = TrackingOptions(strides=tuple(field.strides()))
+        chained = TrackingOptions(strides=field.strides())
         made = track_points(field, xy / scale, times, chained).scaled(*scale.tolist())
         outcome = Outcome(f"chained flow over {', '.join(map(str, field.strides()))} frames")
     write_tracks(path, made)

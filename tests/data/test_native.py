@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from flow.compute import compute_video_flow
-from flow.estimator import make_estimator
+from flow.factory import make_estimator
 from som.data.checks import DatasetError
 from som.data.native import read_flow, read_native, write_flow, write_native
 

@@ -53,7 +53,7 @@ def grey_frames(count=9, height=16, width=48):
 
 
 def same_fields(a, b):
-    return list(a.pairs()) == list(b.pairs()) and all(torch.equal(a.get(*pair), b.get(*pair)) for pair in a.pairs())
+    return a.pairs() == b.pairs() and all(torch.equal(a.get(*pair), b.get(*pair)) for pair in a.pairs())
 
 
 def test_all_pairs_of_both_directions():
@@ -143,7 +143,7 @@ def test_progress_counts_fields():
     seen = []
     progress = lambda stage, share: seen.append(share)  # noqa: E731
     flow = compute_video_flow(grey_frames(4), FakeEstimator(), strides=(1, 2), progress=progress)
-    total = len(list(flow.pairs()))
+    total = len(flow.pairs())
     assert seen == [i / total for i in range(total + 1)]
 
 
@@ -166,10 +166,10 @@ def test_an_interrupted_computation_goes_on_where_it_ended(tmp_path):
     flow = compute_video_flow(grey_frames(), again, folder=tmp_path, progress=lambda stage, share: seen.append(share))
     fresh = compute_video_flow(grey_frames(), FakeEstimator())
     assert same_fields(flow, fresh)
-    assert flow.reused == left and len(again.calls) == len(list(fresh.pairs())) - left
-    assert seen[0] == left / len(list(fresh.pairs()))
+    assert flow.reused == left and len(again.calls) == len(fresh.pairs()) - left
+    assert seen[0] == left / len(fresh.pairs())
     third = FakeEstimator()
-    assert compute_video_flow(grey_frames(), third, folder=tmp_path).reused == len(list(fresh.pairs()))
+    assert compute_video_flow(grey_frames(), third, folder=tmp_path).reused == len(fresh.pairs())
     assert third.calls == []
 
 
@@ -187,7 +187,7 @@ def test_fields_of_other_frames_estimators_and_settings_are_never_mixed_in(tmp_p
     ):
         estimator = FakeEstimator(version=version)
         flow = compute_video_flow(frames_, estimator, folder=tmp_path, **options)
-        assert flow.reused == 0 and len(estimator.calls) == len(list(flow.pairs())) > 0
+        assert flow.reused == 0 and len(estimator.calls) == len(flow.pairs()) > 0
         assert len(list(tmp_path.glob("*.npz"))) == len(estimator.calls)
         assert same_fields(flow, compute_video_flow(frames_, FakeEstimator(version=version), **options))
 

@@ -9,7 +9,7 @@ import torch
 
 from flow.dis import DISEstimator
 from flow.errors import FlowError
-from flow.estimator import make_estimator
+from flow.factory import make_estimator
 
 
 def texture(height=96, width=128, seed=0):

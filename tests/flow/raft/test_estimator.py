@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from flow.errors import FlowError
-from flow.estimator import make_estimator
+from flow.factory import make_estimator
 from flow.raft.estimator import RAFTEstimator, centred_padding
 
 
