@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from flow.video_flow import VideoFlow
+from som.data.config import CustomData, DavisData, DemoData, IphoneData
 
 DepthKind = Literal["metric", "scale", "relative"]
 
@@ -113,6 +114,8 @@ class VideoDataset:
     """Optical flow between the times of the video, where the data set brings it; frame numbers are time indices."""
     source: dict = field(default_factory=dict)
     """Provenance of images, cameras and every prior, for people and for config.yaml."""
+    options: DemoData | CustomData | DavisData | IphoneData | None = None
+    """What ``load_dataset`` was called with, so that a run can record it; None in a data set of another origin."""
 
     @property
     def train_index_of_time(self) -> Int[Tensor, "t"]:

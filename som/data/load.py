@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from som.data import davis, shape_of_motion
@@ -29,6 +30,10 @@ def load_dataset(config: DemoData | CustomData | DavisData | IphoneData) -> Vide
         DatasetError: lists everything that is wrong with the data set.
         UserError: the options do not name a data set, or are out of range.
     """
+    return replace(_read(config), options=config)
+
+
+def _read(config: DemoData | CustomData | DavisData | IphoneData) -> VideoDataset:
     if config.max_side is not None and config.max_side < 1:
         raise UserError(f"--data.max-side: must be at least 1, got {config.max_side}.")
     if isinstance(config, DemoData):

@@ -112,7 +112,7 @@ def initialize_scene(
         )
     gaussians, bases = foreground or (None, None)
     logger.info(
-        "%s: %d foreground and %d background Gaussians, %d motion bases from %d tracks, unit %.3g.",
+        "initial scene of %s: %d foreground and %d background Gaussians, %d motion bases from %d tracks, unit %.3g",
         dataset.name,
         0 if gaussians is None else len(gaussians),
         0 if background is None else len(background),

@@ -1,9 +1,12 @@
-"""The work dir of a run: where its files lie, and which checkpoints it holds. Free of torch."""
+"""The work dir of a run: where its files lie, its settings, which checkpoints it holds. Free of torch."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from typing import Any
 
+from som.cli import write_yaml
 from som.errors import UserError
 
 
@@ -41,3 +44,22 @@ def find_checkpoint(work_dir: Path, model: str) -> Path:
     steps = ", ".join(map(str, checkpoint_steps(work_dir)))
     known = f"the run in {work_dir} has steps {steps}" if steps else f"{work_dir} holds no checkpoint"
     raise UserError(f"`model` {model}: {path} does not exist; {known}.")
+
+
+def begin_work_dir(work_dir: Path, settings: Any, overwrite: bool) -> None:
+    """Records the settings; with ``overwrite``, removes what an earlier run (and only a run) has left there.
+
+    Args:
+        settings: a dataclass; becomes config.yaml.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    try:
+        if overwrite and config_path(work_dir).is_file():
+            for name in ("checkpoints", "logs", "val"):
+                shutil.rmtree(work_dir / name, ignore_errors=True)
+            (work_dir / "metrics.jsonl").unlink(missing_ok=True)
+        write_yaml(config_path(work_dir), settings)
+    except OSError as error:
+        raise UserError(f"`work_dir` {work_dir}: cannot be written ({error.strerror}); name another folder.") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,8 @@ class StepReport:
     total_steps: int
     values: dict[str, float]
     """Every term of the objective, ``loss`` (their weighted sum) and ``psnr`` in dB: means since the last report."""
+    seconds_left: float
+    """Until the last step, if the others take as long as those since the run was begun or resumed."""
     scene: DynamicScene
     """The scene as it is now; the trainer goes on changing it."""
 
@@ -144,14 +147,15 @@ class Trainer:
             Interrupted: ``stop`` said so; the state was saved first.
         """
         log = RunLog(self.work_dir, self.step)
-        means = MeanValues()
+        means, began, start = MeanValues(), time.monotonic(), self.step
         validation_steps = self._validation_steps()
         try:
             while self.step < self.total_steps:
                 means.add(self.train_step())
                 last = self.step == self.total_steps
                 if self.step % self.config.log_every == 0 or last:
-                    self._report(means.pop(), log, callback)
+                    pace = (time.monotonic() - began) / (self.step - start)
+                    self._report(means.pop(), pace * (self.total_steps - self.step), log, callback)
                 if self.step in validation_steps:
                     self._validate(log)
                 if self.step % self.config.checkpoint_every == 0 or last:
@@ -195,14 +199,14 @@ class Trainer:
             raise NonFiniteLossError(
                 f"step {self.step}: the loss term {', '.join(bad) or 'sum'} became NaN or infinite; "
                 f"the last good state is {checkpoint_path(self.work_dir)}. "
-                "Lower its weight (--training.losses.*) or the learning rates."
+                "Lower its weight (`training.losses`) or the learning rates."
             )
 
     def _validation_steps(self) -> set[int]:
         count = self.config.validations if self.dataset.val is not None else 0
         return {round(self.total_steps * (i + 1) / count) for i in range(count)}
 
-    def _report(self, values: dict[str, float], log: RunLog, callback: Callback | None) -> None:
+    def _report(self, values: dict[str, float], seconds_left: float, log: RunLog, callback: Callback | None) -> None:
         if bool(self._nonfinite):
             self._raise_if_nonfinite({k: torch.tensor(v) for k, v in values.items()})
         log.write(
@@ -211,9 +215,11 @@ class Trainer:
             {**values, "foreground": self.scene.num_foreground, "background": self.scene.num_background},
         )
         if callback is not None:
-            callback(StepReport(self.step, self.total_steps, values, self.scene))
+            callback(StepReport(self.step, self.total_steps, values, seconds_left, self.scene))
 
     def _validate(self, log: RunLog) -> None:
+        if self.dataset.val is None:
+            return
         scores = quick_scores(self.scene, self.dataset.val, self.device, self.dataset.has_background)
         log.write("validation", self.step, scores)
         text = ", ".join(f"{name} {value:.2f} dB" for name, value in scores.items())
