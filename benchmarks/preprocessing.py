@@ -159,7 +159,7 @@ def write_refined(scored: Path, work_dir: Path, folder: Path, rounds: int = 4) -
         for _ in range(rounds):
             camera = scene.normalization.w2cs_to_scene(w2cs[i : i + 1])
             with torch.no_grad():
-                seen = scene.render(camera, views.Ks[i : i + 1], views.times[i : i + 1], size[1], size[0])
+                seen = scene.rasterize_views(camera, views.Ks[i : i + 1], views.times[i : i + 1], size[1], size[0])
             rendered = (seen.rgb[0].clamp(0, 1) * 255).to(torch.uint8)
             picture = views.images[i]
             forward, backward = estimator(rendered, picture), estimator(picture, rendered)

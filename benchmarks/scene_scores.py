@@ -18,11 +18,9 @@ IN_FRONT = 0.9
 def rendered_depths(scene: DynamicScene, views: Views) -> Tensor:
     """(n,H,W) z-depth in world units; 0 where nothing is hit."""
     w2cs = scene.normalization.w2cs_to_scene(views.w2cs)
-    parts = [
-        scene.render(w2cs[i : i + 4], views.Ks[i : i + 4], views.times[i : i + 4], views.width, views.height).depth
-        for i in range(0, len(views), 4)
-    ]
-    return torch.cat(parts) * scene.normalization.scale
+    cameras = zip(w2cs.split(4), views.Ks.split(4), views.times.split(4), strict=True)
+    depths = [scene.rasterize_views(*some, views.width, views.height).depth for some in cameras]
+    return torch.cat(depths) * scene.normalization.scale
 
 
 def depth_flicker(scene: DynamicScene, truth: VideoDataset, points: int = 2000, seed: int = 0) -> float:

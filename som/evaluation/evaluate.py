@@ -78,14 +78,15 @@ def evaluate_scene(
     config = config or EvaluationConfig()
     if device is not None:
         scene = scene.to(device)
-    split = "val" if dataset.val is not None and len(dataset.val) > 0 else "train"
-    views = dataset.val if split == "val" else dataset.train
+    split, views = "train", dataset.train
+    if dataset.val is not None and len(dataset.val) > 0:
+        split, views = "val", dataset.val
     available = len(views)
     views = views.select(evenly_spread(available, config.max_views))
     if config.lpips == "off":
         lpips = LPIPS(None, "switched off")
     else:
-        lpips = load_lpips(str(scene.center.device), config.lpips == "auto")
+        lpips = load_lpips(str(scene.device), config.lpips == "auto")
     rows = _score_views(scene, dataset, views, lpips, config, out_dir, progress)
     summary = nan_mean_by_key(rows)
     unavailable = {} if lpips.unavailable is None else {"lpips": lpips.unavailable}
@@ -93,7 +94,7 @@ def evaluate_scene(
         unavailable["depth errors"] = "the data set's depth has an unknown scale and shift in every frame"
     definitions = {name: _define(name) for name in summary}
     if dataset.ground_truth_tracks is not None:
-        values, texts = evaluate_tracks(scene, dataset, config, progress)
+        values, texts = evaluate_tracks(scene, dataset, dataset.ground_truth_tracks, config, progress)
         summary |= values
         definitions |= texts
     report = EvaluationReport(
@@ -142,9 +143,9 @@ def _score_views(
 
 def render_views(scene: DynamicScene, views: Views, config: EvaluationConfig) -> SceneRender:
     """Renders views given in world units."""
-    device = scene.center.device
+    device = scene.device
     w2cs = scene.normalization.w2cs_to_scene(views.w2cs).to(device)
-    return scene.render(
+    return scene.rasterize_views(
         w2cs,
         views.Ks.to(device),
         views.times.to(device),
@@ -187,7 +188,7 @@ def score_view(
         regions |= {"_foreground": valid & foreground, "_background": valid & ~foreground}
     if view.covisible is not None:
         regions["_covisible"] = valid & view.covisible[0].to(device)
-    values = {}
+    values: dict[str, float] = {}
     for suffix, mask in regions.items():
         values |= {k + suffix: v for k, v in _image_scores(render.rgb, target, mask, lpips).items()}
     if view.covisible is not None and min(valid.shape) >= WINDOW_SIZE:
@@ -211,7 +212,7 @@ def _image_scores(pred: Tensor, target: Tensor, mask: Bool[Tensor, "h w"], lpips
 def _depth_scores(
     pred: Tensor, target: Tensor, valid: Tensor, dataset: VideoDataset, config: EvaluationConfig
 ) -> dict[str, float]:
-    values = {}
+    values: dict[str, float] = {}
     if dataset.depth_kind != "relative":
         values |= {f"depth_{k}": v for k, v in depth_errors(pred, target, valid).items()}
         scaled = depth_errors(pred, target, valid, scaling="median")

@@ -63,7 +63,7 @@ def predict_tracks(
 
     A query pixel where the scene draws nothing predicts the scene's centre.
     """
-    device, size = scene.center.device, (dataset.train.width, dataset.train.height)
+    device, size = scene.device, (dataset.train.width, dataset.train.height)
     w2cs = scene.normalization.w2cs_to_scene(dataset.train.w2cs.to(device))
     view_of_time = dataset.train_index_of_time
     out = torch.full(truth.xyz.shape, math.nan)
@@ -74,9 +74,10 @@ def predict_tracks(
         K = dataset.train.Ks[view : view + 1].to(device)
         xy = truth.xy[queries, time].to(device)
         for chunk in all_times.split(config.track_chunk):
-            render = scene.render(
+            render = scene.rasterize_views(
                 w2cs[view : view + 1], K, torch.tensor([time], device=device), *size, track_times=chunk[None]
             )
+            assert render.tracks is not None  # asked for
             seen = sample_positions(render.tracks[0], render.depth[0], xy)
             out[queries[:, None], chunk.cpu()] = scene.normalization.points_to_world(seen).cpu()
         if progress is not None:
@@ -92,14 +93,14 @@ def project_tracks(
 
     Every point gets a prediction at every time that has a training view, whatever the truth there.
     """
-    device, train = scene.center.device, dataset.train
+    device, train = scene.device, dataset.train
     xy = torch.zeros(*xyz.shape[:2], 2)
     visible = torch.zeros(xyz.shape[:2], dtype=torch.bool)
     w2cs_scene = scene.normalization.w2cs_to_scene(train.w2cs)
     for start in range(0, len(train), config.batch_size):
         part = slice(start, start + config.batch_size)
         times = train.times[part]
-        render = scene.render(
+        render = scene.rasterize_views(
             w2cs_scene[part].to(device), train.Ks[part].to(device), times.to(device), train.width, train.height
         )
         depth = render.depth.cpu() * scene.normalization.scale
@@ -113,10 +114,13 @@ def project_tracks(
 
 
 def evaluate_tracks(
-    scene: DynamicScene, dataset: VideoDataset, config: EvaluationConfig, progress: Progress | None = None
+    scene: DynamicScene,
+    dataset: VideoDataset,
+    truth: GroundTruthTracks,
+    config: EvaluationConfig,
+    progress: Progress | None = None,
 ) -> tuple[dict[str, float], dict[str, str]]:
     """All track metrics, and again over moving points only (suffix ``_moving``), with their definitions."""
-    truth = dataset.ground_truth_tracks
     has_view = dataset.train_index_of_time >= 0
     asked = truth.query_times.unique()
     asked = asked[has_view[asked]].tolist()

@@ -44,11 +44,11 @@ def render_videos(
         progress: called with what is being done and the share of it that is done.
     """
     config = config or EvaluationConfig()
-    kinds, out_dir = set(config.videos.kinds), Path(out_dir)
+    kinds: set[str] = set(config.videos.kinds)
     if "tracks" in kinds and scene.foreground is None:
         logger.warning("tracks.mp4 is left out: nothing moves in this scene.")
         kinds.discard("tracks")
-    paths = {kind: out_dir / f"{kind}.mp4" for kind in config.videos.kinds if kind in kinds}
+    paths: dict[str, Path] = {kind: Path(out_dir) / f"{kind}.mp4" for kind in config.videos.kinds if kind in kinds}
     if kinds & {"train_view", "tracks"}:
         _write_training_camera(scene, dataset, paths, config, progress)
     if kinds & {"novel_view", "novel_view_depth"}:
@@ -173,14 +173,16 @@ class Trails:
     @torch.no_grad()
     def of_scene(scene: DynamicScene, config: EvaluationConfig) -> Trails:
         """Random, mostly opaque Gaussians of the foreground."""
-        fg, device = scene.foreground, scene.center.device
+        if scene.moving is None:
+            raise ValueError("Trails.of_scene: nothing moves in this scene.")
+        fg, bases = scene.moving
         opaque = (fg.opacities > 0.5).nonzero()[:, 0].cpu()
         candidates = opaque if len(opaque) > 0 else torch.arange(len(fg))
         generator = torch.Generator().manual_seed(config.seed)
         order = torch.randperm(len(candidates), generator=generator)[: config.videos.num_trails]
-        chosen = candidates[order].to(device)
-        times = torch.arange(scene.num_times, device=device)
-        R, transl = scene.motion_bases.poses(fg.motion_weights[chosen], times)
+        chosen = candidates[order].to(scene.device)
+        times = torch.arange(scene.num_times, device=scene.device)
+        R, transl = bases.poses(fg.motion_weights[chosen], times)
         positions = ((R @ fg.means[chosen][:, :, None])[..., 0] + transl).cpu()
         return Trails(positions, rainbow(positions[len(positions) // 2, :, 0].numpy()))
 

@@ -59,12 +59,12 @@ def render_path_video(
     """
     if len(times) != len(w2cs):
         raise ValueError(f"render_path_video: {len(w2cs)} cameras but {len(times)} times.")
-    device = scene.center.device
+    device = scene.device
     Ks = Ks.expand(len(w2cs), 3, 3)
     for start in range(0, len(w2cs), batch_size):
         part = slice(start, start + batch_size)
         inputs = (x[part].to(device) for x in (w2cs, Ks, times))
-        out = scene.render(*inputs, width, height, background_color=background_color)
+        out = scene.rasterize_views(*inputs, width, height, background_color=background_color)
         maps = [m.float().cpu().numpy() for m in (out.rgb.clamp(0, 1), out.depth, out.alpha, out.foreground)]
         for row in zip(*maps, strict=True):
             yield PathFrame(*row)

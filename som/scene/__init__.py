@@ -1,7 +1,7 @@
 """Scene model: Gaussians, shared SE(3) motion bases, rendering of a moving scene."""
 
-from som.scene.dynamic_scene import DynamicScene, SceneRender
+from som.scene.dynamic_scene import DynamicScene, ForegroundPoses, SceneRender
 from som.scene.gaussians import Gaussians
 from som.scene.motion import MotionBases
 
-__all__ = ["DynamicScene", "Gaussians", "MotionBases", "SceneRender"]
+__all__ = ["DynamicScene", "ForegroundPoses", "Gaussians", "MotionBases", "SceneRender"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -13,10 +14,21 @@ from som.rendering import rasterize
 from som.scene.gaussians import Gaussians
 from som.scene.motion import MotionBases, matrix_to_quat_wxyz, quat_multiply_wxyz
 
+PARTS = ("foreground", "background")
+
+
+class ForegroundPoses(NamedTuple):
+    """Where the G foreground Gaussians are, for B views."""
+
+    rotations: Float[Tensor, "b g 3 3"]
+    positions: Float[Tensor, "b g 3"]
+    track_positions: Float[Tensor, "b n g 3"] | None = None
+    """Positions at each view's N track times."""
+
 
 @dataclass
 class SceneRender:
-    """What one call of :meth:`DynamicScene.render` returns, for B views."""
+    """What one call of :meth:`DynamicScene.rasterize_views` returns, for B views, in scene units."""
 
     rgb: Float[Tensor, "b h w 3"]
     """Colour composited over the background colour."""
@@ -28,7 +40,7 @@ class SceneRender:
     """Expected z-depth in scene units, sum(w z) / sum(w); 0 where nothing is hit."""
     tracks: Float[Tensor, "b n h w 3"] | None
     """Scene position at each track time of the surface seen in a pixel, sum(w x) / sum(w); None unless asked for."""
-    info: dict
+    info: dict[str, Any]
     """The rasteriser's intermediate results: means2d (B, 1, G, 2), radii, ... Foreground Gaussians come first."""
 
 
@@ -43,6 +55,10 @@ class DynamicScene(nn.Module):
         num_times: T; needed only for scenes without a foreground.
         rasterize_mode: ``classic`` or ``antialiased``; a scene is drawn in the mode in which it was optimised.
     """
+
+    center: Tensor
+    scale: Tensor
+    num_times: int
 
     def __init__(
         self,
@@ -60,7 +76,9 @@ class DynamicScene(nn.Module):
             raise ValueError("DynamicScene: a foreground and motion bases come together.")
         if foreground is not None and "motion_coefs" not in foreground.params:
             raise ValueError("DynamicScene: foreground Gaussians need motion_coefs.")
-        if motion_bases is None and num_times is None:
+        if motion_bases is not None:
+            num_times = motion_bases.num_times
+        if num_times is None:
             raise ValueError("DynamicScene: num_times is required without a foreground.")
         self.foreground = foreground
         self.motion_bases = motion_bases
@@ -68,11 +86,22 @@ class DynamicScene(nn.Module):
         self.rasterize_mode = rasterize_mode
         self.register_buffer("center", normalization.center.detach().clone().float())
         self.register_buffer("scale", torch.tensor(float(normalization.scale), dtype=torch.float64))
-        self.num_times = num_times if motion_bases is None else motion_bases.num_times
+        self.num_times = num_times
 
     @property
     def normalization(self) -> Normalization:
         return Normalization(center=self.center, scale=float(self.scale))
+
+    @property
+    def device(self) -> torch.device:
+        return self.center.device
+
+    @property
+    def moving(self) -> tuple[Gaussians, MotionBases] | None:
+        """The foreground with the motions that carry it; None where nothing moves."""
+        if self.foreground is None or self.motion_bases is None:
+            return None
+        return self.foreground, self.motion_bases
 
     @property
     def num_foreground(self) -> int:
@@ -82,81 +111,99 @@ class DynamicScene(nn.Module):
     def num_background(self) -> int:
         return 0 if self.background is None else len(self.background)
 
-    def foreground_poses(self, times: Int[Tensor, "b"]) -> tuple[Float[Tensor, "b g 3 3"], Float[Tensor, "b g 3"]]:
-        """Rotation and position of every foreground Gaussian at each time."""
-        return self.motion_bases.carry(self.foreground.means, self.foreground.motion_weights, times)
+    def foreground_poses(self, times: Int[Tensor, "b"] | Float[Tensor, "b"]) -> ForegroundPoses:
+        """Rotation and position of every foreground Gaussian at each time; a scene without foreground has none (G = 0).
 
-    def _gaussians_at(self, B: int, positions: Tensor | None, rotations: Tensor | None, parts: tuple[str, ...]):
-        """Means, quats, scales, opacities and features (rgb + foreground flag) of B views, foreground first."""
-        rows = []
-        if "foreground" in parts:
-            fg = self.foreground
-            quats = quat_multiply_wxyz(matrix_to_quat_wxyz(rotations), fg.quats_wxyz.expand(B, -1, -1))
-            rows.append((positions, quats, fg, 1.0))
-        if "background" in parts:
-            bg = self.background
-            rows.append((bg.means.expand(B, -1, -1), bg.quats_wxyz.expand(B, -1, -1), bg, 0.0))
-        means = torch.cat([r[0] for r in rows], 1)
-        quats = torch.cat([r[1] for r in rows], 1)
-        scales = torch.cat([r[2].scales for r in rows]).expand(B, -1, -1)
-        opacities = torch.cat([r[2].opacities for r in rows]).expand(B, -1)
-        features = torch.cat(
-            [torch.cat([r[2].colors, r[2].colors.new_full((len(r[2]), 1), r[3])], 1) for r in rows]
-        ).expand(B, -1, -1)
-        return means, quats, scales, opacities, features
+        Args:
+            times: frames, as in :meth:`MotionBases.poses`.
+        """
+        if self.moving is None:
+            return ForegroundPoses(self.center.new_zeros(len(times), 0, 3, 3), self.center.new_zeros(len(times), 0, 3))
+        gaussians, bases = self.moving
+        return ForegroundPoses(*bases.carry(gaussians.means, gaussians.motion_weights, times))
 
     def gaussians_at(
-        self, times: Int[Tensor, "b"]
+        self, times: Int[Tensor, "b"] | Float[Tensor, "b"]
     ) -> tuple[Float[Tensor, "b g 3"], Float[Tensor, "b g 4"], Float[Tensor, "b g 3"], Float[Tensor, "b g"]]:
         """Means, quaternions (wxyz), scales and opacities of all Gaussians, foreground first, in scene coordinates."""
-        rotations, positions = (None, None) if self.foreground is None else self.foreground_poses(times)
-        parts = tuple(part for part in ("foreground", "background") if getattr(self, part) is not None)
-        return self._gaussians_at(len(times), positions, rotations, parts)[:4]
+        return self._gaussians(self.foreground_poses(times), PARTS)[:4]
 
-    def render(
+    def _gaussians(
+        self, poses: ForegroundPoses, parts: tuple[str, ...]
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Means, quats, scales, opacities and features (rgb + foreground flag) of B views, foreground first."""
+        B = len(poses.positions)
+        placed: list[tuple[Gaussians, Tensor, Tensor, float]] = []
+        if self.foreground is not None and "foreground" in parts:
+            turned = quat_multiply_wxyz(
+                matrix_to_quat_wxyz(poses.rotations), self.foreground.quats_wxyz.expand(B, -1, -1)
+            )
+            placed.append((self.foreground, poses.positions, turned, 1.0))
+        if (still := self.background) is not None and "background" in parts:
+            placed.append((still, still.means.expand(B, -1, -1), still.quats_wxyz.expand(B, -1, -1), 0.0))
+        means = torch.cat([means for _, means, _, _ in placed], 1)
+        quats = torch.cat([quats for _, _, quats, _ in placed], 1)
+        scales = torch.cat([part.scales for part, *_ in placed]).expand(B, -1, -1)
+        opacities = torch.cat([part.opacities for part, *_ in placed]).expand(B, -1)
+        colors = [(part.colors, flag) for part, _, _, flag in placed]
+        features = torch.cat([torch.cat([c, c.new_full((len(c), 1), flag)], 1) for c, flag in colors])
+        return means, quats, scales, opacities, features.expand(B, -1, -1)
+
+    def _track_features(self, positions: Float[Tensor, "b n g 3"], parts: tuple[str, ...]) -> Float[Tensor, "b g c"]:
+        """Positions at the track times, (B, G, 3 N); the background stays where it is."""
+        B, N = positions.shape[:2]
+        rows = []
+        if self.foreground is not None and "foreground" in parts:
+            rows.append(positions.transpose(1, 2).flatten(2))
+        if self.background is not None and "background" in parts:
+            rows.append(self.background.means.repeat(1, N).expand(B, -1, -1))
+        return torch.cat(rows, 1)
+
+    def rasterize_views(
         self,
         w2cs: Float[Tensor, "b 4 4"],
         Ks: Float[Tensor, "b 3 3"],
-        times: Int[Tensor, "b"],
+        times: Int[Tensor, "b"] | Float[Tensor, "b"],
         width: int,
         height: int,
         *,
-        background_color: Float[Tensor, "b 3"] | float = 1.0,
-        track_times: Int[Tensor, "b n"] | None = None,
-        poses: tuple[Tensor, Tensor, Tensor | None] | None = None,
-        parts: tuple[str, ...] = ("foreground", "background"),
+        background_color: Float[Tensor, "b 3"] | Float[Tensor, "3"] | float = 1.0,
+        track_times: Int[Tensor, "b n"] | Float[Tensor, "b n"] | None = None,
+        poses: ForegroundPoses | None = None,
+        parts: tuple[str, ...] = PARTS,
         absgrad: bool = False,
     ) -> SceneRender:
-        """Renders B views, each at its own time, in one rasterisation.
+        """Draws B views, each at its own time, in one rasterisation and in *scene* coordinates.
+
+        What training and scoring stand on; cameras in world coordinates go to :meth:`render`.
 
         Args:
             w2cs, Ks: cameras in scene coordinates (see ``normalization.w2cs_to_scene``).
-            times: time index of every view.
+            times: frame of every view; see :meth:`MotionBases.poses`.
             background_color: what shows through where alpha < 1, RGB in [0, 1].
             track_times: for every view, N times at which the seen surface's positions are rendered.
-            poses: rotations (B, G, 3, 3) and positions (B, G, 3) of the foreground at ``times``, and its positions
-                (B, N, G, 3) at ``track_times`` (or None), where they are already known.
-            parts: which Gaussians to draw.
-        """
-        parts = tuple(p for p in parts if getattr(self, p) is not None)
-        if not parts:
-            raise ValueError("render: none of the requested parts exists in this scene.")
-        B = len(w2cs)
-        if poses is None and "foreground" in parts:
-            rotations, positions = self.foreground_poses(times)
-            track_positions = None
-            if track_times is not None:
-                track_positions = self.foreground_poses(track_times.flatten())[1].unflatten(0, track_times.shape)
-        else:
-            rotations, positions, track_positions = (None, None, None) if poses is None else poses
-        means, quats, scales, opacities, features = self._gaussians_at(B, positions, rotations, parts)
-        if track_times is not None:
-            features = torch.cat([features, self._track_features(track_positions, B, track_times.shape[1], parts)], -1)
+            poses: of the foreground at ``times`` and ``track_times``, where they are already known.
+            parts: which Gaussians to draw, of ``foreground`` and ``background``.
 
+        Raises:
+            ValueError: none of the parts exists in this scene.
+        """
+        if not any(getattr(self, part) is not None for part in parts):
+            raise ValueError(f"rasterize_views: this scene has no {' or '.join(parts)} to draw.")
+        if poses is None:
+            poses = self.foreground_poses(times)
+            if track_times is not None:
+                tracked = self.foreground_poses(track_times.flatten()).positions.unflatten(0, track_times.shape)
+                poses = poses._replace(track_positions=tracked)
+        means, quats, scales, opacities, features = self._gaussians(poses, parts)
+        if poses.track_positions is not None:
+            features = torch.cat([features, self._track_features(poses.track_positions, parts)], -1)
+
+        B = len(w2cs)
         color = torch.as_tensor(background_color, dtype=means.dtype, device=means.device)
         backdrop = means.new_zeros(B, 1, features.shape[-1])
         backdrop[..., :3] = color.expand(B, 3)[:, None]
-        rendered, alpha, info = rasterize(
+        rendered, accumulated, info = rasterize(
             means,
             quats,
             scales,
@@ -171,11 +218,11 @@ class DynamicScene(nn.Module):
             rasterize_mode=self.rasterize_mode,
             absgrad=absgrad,
         )
-        alpha = alpha.squeeze(1)  # (B, H, W, 1)
+        alpha = accumulated.squeeze(1)  # (B, H, W, 1)
         # split, not slices: the gradient of a slice is an image full of zeros, each
         rgb, foreground, weighted, depth = rendered.squeeze(1).split([3, 1, features.shape[-1] - 4, 1], dim=-1)
         tracks = None
-        if track_times is not None:
+        if poses.track_positions is not None:
             tracks = (weighted / alpha.clamp(min=1e-6)).unflatten(-1, (-1, 3)).permute(0, 3, 1, 2, 4)
         return SceneRender(
             rgb=rgb,
@@ -186,18 +233,9 @@ class DynamicScene(nn.Module):
             info=info,
         )
 
-    def _track_features(self, positions: Tensor | None, B: int, N: int, parts: tuple[str, ...]) -> Tensor:
-        """(B, G, 3 N) positions at the track times; the background stays where it is."""
-        rows = []
-        if "foreground" in parts:
-            rows.append(positions.transpose(1, 2).flatten(2))
-        if "background" in parts:
-            rows.append(self.background.means.repeat(1, N).expand(B, -1, -1))
-        return torch.cat(rows, 1)
-
-    def state(self) -> dict:
+    def state(self) -> dict[str, Any]:
         """Everything needed to rebuild the scene: plain tensors and numbers (see ``from_state``)."""
-        parts = {}
+        parts: dict[str, Any] = {}
         for name in ("foreground", "background", "motion_bases"):
             module = getattr(self, name)
             if module is not None:
@@ -206,12 +244,12 @@ class DynamicScene(nn.Module):
             **parts,
             "center": self.center.detach().clone(),
             "scale": float(self.scale),
-            "num_times": int(self.num_times),
+            "num_times": self.num_times,
             "rasterize_mode": self.rasterize_mode,
         }
 
     @classmethod
-    def from_state(cls, state: dict) -> DynamicScene:
+    def from_state(cls, state: dict[str, Any]) -> DynamicScene:
         """Inverse of :meth:`state`.
 
         Raises:

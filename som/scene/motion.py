@@ -90,21 +90,32 @@ class MotionBases(nn.Module):
         return self.params["rots"].shape[1]
 
     def poses(
-        self, weights: Float[Tensor, "g k"], times: Int[Tensor, "b"]
+        self, weights: Float[Tensor, "g k"], times: Int[Tensor, "b"] | Float[Tensor, "b"]
     ) -> tuple[Float[Tensor, "b g 3 3"], Float[Tensor, "b g 3"]]:
         """Rotations and translations that carry canonical points to each time: x_t = R x + tau.
 
         Args:
             weights: convex weights, (G, K).
-            times: time indices in [0, T), any number, repetition allowed.
+            times: frames, any number, repetition allowed; integers in [0, T), or real numbers in [0, T - 1], between
+                two of which the raw 6D rotations and the translations are interpolated linearly.
         """
-        motion = torch.cat([self.params["rots"], self.params["transls"]], dim=-1)[:, times]  # (K, B, 9)
+        motion = torch.cat([self.params["rots"], self.params["transls"]], dim=-1)  # (K, T, 9)
+        if times.is_floating_point():
+            before = times.floor().long()
+            after = (before + 1).clamp(max=self.num_times - 1)
+            share = (times - before).to(motion)[:, None]
+            motion = motion[:, before] + share * (motion[:, after] - motion[:, before])  # (K, B, 9)
+        else:
+            motion = motion[:, times]
         blended = torch.einsum("gk,kbc->bgc", weights, motion)
         r6, transls = blended.split([6, 3], dim=-1)
         return rotation_6d_to_matrix(r6), transls
 
     def carry(
-        self, points: Float[Tensor, "g 3"], weights: Float[Tensor, "g k"], times: Int[Tensor, "b"]
+        self,
+        points: Float[Tensor, "g 3"],
+        weights: Float[Tensor, "g k"],
+        times: Int[Tensor, "b"] | Float[Tensor, "b"],
     ) -> tuple[Float[Tensor, "b g 3 3"], Float[Tensor, "b g 3"]]:
         """Rotations, and where canonical points with these weights are at each time."""
         R, transl = self.poses(weights, times)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from som import losses
 from som.cameras.geometry import invert_se3, project_from_world, sample_image
-from som.scene import DynamicScene, SceneRender
+from som.scene import DynamicScene, ForegroundPoses, SceneRender
 from som.training import depth_order
 from som.training.batch import Batch
 from som.training.config import DepthOrderConfig, LossWeights
@@ -140,12 +140,13 @@ def scale_variance(context: StepContext) -> Tensor:
 
 def rigidity(context: StepContext) -> Tensor:
     """Neighbours keep their place in each other's moving frame, from a rendered to any other time."""
-    if context.scene.foreground is None:
+    if context.scene.moving is None:
         return context.render.rgb.new_zeros(())
-    means, weights = context.scene.foreground.means, context.scene.foreground.motion_weights
+    foreground, bases = context.scene.moving
+    means, weights = foreground.means, foreground.motion_weights
     sample = torch.randint(len(means), (min(len(means), RIGIDITY_SAMPLE),), device=means.device)
     times = torch.cat([context.batch.times[:1], torch.randint(context.num_times, (1,), device=means.device)])
-    R, x = context.scene.motion_bases.carry(means[sample], weights[sample], times)
+    R, x = bases.carry(means[sample], weights[sample], times)
     neighbors, closeness = losses.nearest_neighbors(means[sample], 8)
     return losses.as_rigid_as_possible(x[0], R[0], x[1], R[1], neighbors, closeness)
 
@@ -220,7 +221,7 @@ class Objective:
         carries = wants_tracks or (batch.depth_order.linked is not None and self._uses("order_across_frames"))
         track_times = batch.target_times if carries and scene.foreground is not None else None
         poses, around = self._foreground_poses(scene, batch, track_times)
-        render = scene.render(
+        render = scene.rasterize_views(
             batch.w2cs,
             batch.Ks,
             batch.times,
@@ -239,17 +240,19 @@ class Objective:
             scene, batch, render, self.num_times, self.has_background, self.order, around, tracked, weight
         )
 
-    def _foreground_poses(self, scene: DynamicScene, batch: Batch, track_times: Tensor | None):
+    def _foreground_poses(
+        self, scene: DynamicScene, batch: Batch, track_times: Tensor | None
+    ) -> tuple[ForegroundPoses | None, Tensor | None]:
         """Foreground poses that the step needs: for the render; and, of a random sample, around each rendered time."""
-        foreground, bases = scene.foreground, scene.motion_bases
-        if foreground is None:
+        if scene.moving is None:
             return None, None
+        foreground, bases = scene.moving
         B, weights = len(batch.times), foreground.motion_weights
         times = batch.times[:, None] if track_times is None else torch.cat([batch.times[:, None], track_times], 1)
         R, x = (v.unflatten(0, times.shape) for v in bases.carry(foreground.means, weights, times.flatten()))
         rotation = R.split([1, times.shape[1] - 1], dim=1)[0]
         position, tracked = x.split([1, times.shape[1] - 1], dim=1)
-        poses = (rotation.squeeze(1), position.squeeze(1), None if track_times is None else tracked)
+        poses = ForegroundPoses(rotation.squeeze(1), position.squeeze(1), None if track_times is None else tracked)
         if self.num_times < 3 or not self._uses("smooth_tracks", "smooth_along_ray"):
             return poses, None
         sample = torch.randperm(len(weights), device=weights.device)[:SMOOTHNESS_SAMPLE]

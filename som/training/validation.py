@@ -21,7 +21,7 @@ def quick_scores(
     scores: dict[str, list[float]] = {"all": [], "foreground": []}
     for start in range(0, len(views), batch_size):
         chunk = views.select(list(range(start, min(start + batch_size, len(views)))))
-        render = scene.render(
+        render = scene.rasterize_views(
             chunk.w2cs.to(device),
             chunk.Ks.to(device),
             chunk.times.to(device),

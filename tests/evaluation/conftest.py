@@ -45,7 +45,7 @@ def cameras_in_world(shift: float = 0.0) -> torch.Tensor:
 @torch.no_grad()
 def views_of(scene: DynamicScene, w2cs: torch.Tensor, prefix: str) -> Views:
     """The scene's own renders as ground truth."""
-    out = scene.render(
+    out = scene.rasterize_views(
         scene.normalization.w2cs_to_scene(w2cs), K.expand(TIMES, 3, 3), torch.arange(TIMES), WIDTH, HEIGHT
     )
     return Views(

@@ -26,7 +26,7 @@ def test_a_sliding_square(scenes):
     assert 700 < scene.num_background <= 1500
     assert scene.num_times == 6
     with torch.no_grad():
-        _, x = scene.foreground_poses(torch.arange(6))
+        _, x, _ = scene.foreground_poses(torch.arange(6))
     x = scene.normalization.points_to_world(x)
     assert torch.allclose(x.mean(1).diff(dim=0), torch.tensor([0.1, 0, 0]).expand(5, 3), atol=2e-3)
     assert (x[..., 2] - 2).abs().max() < 0.01
@@ -58,7 +58,7 @@ def test_few_times(scenes, num_times):
     scene = initialize_scene(scenes.sliding_square(num_times), CONFIG)
     assert finite(scene)
     with torch.no_grad():
-        _, x = scene.foreground_poses(torch.arange(num_times))
+        _, x, _ = scene.foreground_poses(torch.arange(num_times))
     moved = (x.mean(1).diff(dim=0) * scene.normalization.scale)[:, 0]
     assert torch.allclose(moved, torch.tensor(0.1), atol=5e-3)
 
@@ -69,7 +69,7 @@ def test_without_tracks_the_foreground_rests_and_the_log_says_so(scenes, caplog)
     assert "no usable tracks" in caplog.text
     assert finite(scene)
     with torch.no_grad():
-        R, x = scene.foreground_poses(torch.arange(6))
+        R, x, _ = scene.foreground_poses(torch.arange(6))
     assert torch.allclose(x[0], x[5])
     assert torch.allclose(R[3], torch.eye(3).expand_as(R[3]), atol=1e-6)
     assert len(scene.foreground.motion_weights.argmax(1).unique()) == 3  # the bases can learn to differ

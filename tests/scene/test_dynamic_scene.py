@@ -8,7 +8,8 @@ from som.scene import DynamicScene, Gaussians, MotionBases
 
 def test_render_shapes_and_ranges(scene, cameras):
     w2cs, Ks, (width, height) = cameras
-    out = scene.render(w2cs, Ks, torch.tensor([0, 3]), width, height, track_times=torch.tensor([[1, 2, 4]] * 2))
+    track_times = torch.tensor([[1, 2, 4]] * 2)
+    out = scene.rasterize_views(w2cs, Ks, torch.tensor([0, 3]), width, height, track_times=track_times)
     assert out.rgb.shape == (2, height, width, 3)
     assert out.alpha.shape == out.foreground.shape == out.depth.shape == (2, height, width)
     assert out.tracks.shape == (2, 3, height, width, 3)
@@ -19,9 +20,9 @@ def test_render_shapes_and_ranges(scene, cameras):
 def test_batched_render_equals_single_views(scene, cameras):
     w2cs, Ks, size = cameras
     times = torch.tensor([1, 4])
-    both = scene.render(w2cs, Ks, times, *size)
+    both = scene.rasterize_views(w2cs, Ks, times, *size)
     for b in range(2):
-        one = scene.render(w2cs[b : b + 1], Ks[b : b + 1], times[b : b + 1], *size)
+        one = scene.rasterize_views(w2cs[b : b + 1], Ks[b : b + 1], times[b : b + 1], *size)
         torch.testing.assert_close(one.rgb[0], both.rgb[b], atol=1e-5, rtol=0)
         torch.testing.assert_close(one.depth[0], both.depth[b], atol=1e-4, rtol=0)
 
@@ -29,17 +30,17 @@ def test_batched_render_equals_single_views(scene, cameras):
 def test_foreground_moves_and_background_stays(scene, cameras):
     w2cs, Ks, size = cameras
     view = w2cs[:1].expand(2, 4, 4), Ks[:1].expand(2, 3, 3), torch.tensor([0, 4])
-    still = scene.render(*view, *size, parts=("background",))
+    still = scene.rasterize_views(*view, *size, parts=("background",))
     torch.testing.assert_close(still.rgb[0], still.rgb[1])
     assert still.foreground.max().item() == 0
-    moving = scene.render(*view, *size, parts=("foreground",))
+    moving = scene.rasterize_views(*view, *size, parts=("foreground",))
     assert (moving.rgb[0] - moving.rgb[1]).abs().max() > 0.01
     torch.testing.assert_close(moving.foreground, moving.alpha)
 
 
 def test_gaussian_is_carried_to_its_pose(scene):
     times = torch.tensor([2])
-    R, x = scene.foreground_poses(times)
+    R, x, _ = scene.foreground_poses(times)
     weights = scene.foreground.params["motion_coefs"].softmax(-1)
     _, transl = scene.motion_bases.poses(weights, times)
     torch.testing.assert_close(x[0, 7], R[0, 7] @ scene.foreground.means[7] + transl[0, 7])
@@ -63,7 +64,7 @@ def test_moving_a_gaussian_equals_moving_the_camera():
     scene = DynamicScene(fg, bases, None, Normalization(torch.zeros(3), 1.0))
     w2c, K = torch.eye(4), torch.tensor([[40.0, 0, 20], [0, 40, 15], [0, 0, 1]])
     w2c[2, 3] = 3
-    moved = scene.render(w2c[None], K[None], torch.tensor([0]), 40, 30, background_color=0.0)
+    moved = scene.rasterize_views(w2c[None], K[None], torch.tensor([0]), 40, 30, background_color=0.0)
     T = torch.eye(4)
     T[:3, :3], T[:3, 3] = R, t
     still, _, _ = rasterize(
@@ -88,7 +89,7 @@ def test_tracks_are_positions_of_the_seen_surface():
     w2c = torch.eye(4)
     w2c[2, 3] = 2
     K = torch.tensor([[20.0, 0, 8], [0, 20, 8], [0, 0, 1]])
-    out = scene.render(w2c[None], K[None], torch.tensor([0]), 16, 16, track_times=torch.tensor([[1, 2]]))
+    out = scene.rasterize_views(w2c[None], K[None], torch.tensor([0]), 16, 16, track_times=torch.tensor([[1, 2]]))
     seen = out.alpha[0] > 0.1
     assert seen.any()
     for n, time in enumerate((1, 2)):
@@ -98,7 +99,7 @@ def test_tracks_are_positions_of_the_seen_surface():
 
 def test_gradients_reach_every_parameter(scene, cameras):
     w2cs, Ks, size = cameras
-    out = scene.render(w2cs, Ks, torch.tensor([0, 3]), *size, track_times=torch.tensor([[1], [2]]))
+    out = scene.rasterize_views(w2cs, Ks, torch.tensor([0, 3]), *size, track_times=torch.tensor([[1], [2]]))
     (out.rgb.sum() + out.depth.sum() + out.tracks.sum() + out.foreground.square().sum()).backward()
     for name, parameter in scene.named_parameters():
         assert parameter.grad is not None and parameter.grad.isfinite().all() and parameter.grad.abs().sum() > 0, name
@@ -107,12 +108,12 @@ def test_gradients_reach_every_parameter(scene, cameras):
 def test_scene_without_background_or_foreground(scene, cameras):
     w2cs, Ks, size = cameras
     only_bg = DynamicScene(None, None, scene.background, scene.normalization, num_times=5)
-    out = only_bg.render(w2cs, Ks, torch.tensor([0, 1]), *size, track_times=torch.tensor([[1], [2]]))
+    out = only_bg.rasterize_views(w2cs, Ks, torch.tensor([0, 1]), *size, track_times=torch.tensor([[1], [2]]))
     assert out.tracks.isfinite().all() and out.foreground.max().item() == 0
     only_fg = DynamicScene(scene.foreground, scene.motion_bases, None, scene.normalization)
     torch.testing.assert_close(
-        only_fg.render(w2cs, Ks, torch.tensor([0, 1]), *size).rgb,
-        scene.render(w2cs, Ks, torch.tensor([0, 1]), *size, parts=("foreground",)).rgb,
+        only_fg.rasterize_views(w2cs, Ks, torch.tensor([0, 1]), *size).rgb,
+        scene.rasterize_views(w2cs, Ks, torch.tensor([0, 1]), *size, parts=("foreground",)).rgb,
     )
 
 

@@ -42,7 +42,7 @@ def make_dataset() -> VideoDataset:
     w2cs[:, 0, 3] = torch.linspace(-0.1, 0.1, T)
     Ks = torch.tensor([[30.0, 0, W / 2], [0, 30, H / 2], [0, 0, 1]]).repeat(T, 1, 1)
     times = torch.arange(T)
-    out = scene.render(w2cs, Ks, times, W, H)
+    out = scene.rasterize_views(w2cs, Ks, times, W, H)
     views = Views(
         names=[f"{t:03d}" for t in range(T)],
         times=times,
@@ -53,7 +53,7 @@ def make_dataset() -> VideoDataset:
         foreground=out.foreground > 0.5,
         depths=out.depth,
     )
-    _, centers = scene.foreground_poses(times)
+    centers = scene.foreground_poses(times).positions
     cam = centers.transpose(0, 1) @ torch.eye(3) + w2cs[:, :3, 3]
     xy = cam[..., :2] / cam[..., 2:] * 30 + torch.tensor([W / 2, H / 2])
     visible = torch.ones(30, T, dtype=torch.bool)
