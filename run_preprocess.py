@@ -6,10 +6,19 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from som import cli
+from som.errors import UserError
 from som.preprocessing.config import CheckRun, PreprocessRun
+
+if TYPE_CHECKING:
+    from som.preprocessing.record import StageRecord
+
+REPORT_EVERY = 20.0
+"""Seconds between lines of progress where the output is no terminal."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -20,13 +29,59 @@ def main(argv: Sequence[str]) -> int:
         result = check_folder(command.folder, command.seq_name)
         print(render_check(result))
         return 0 if result.ok else 1
-    run = cli.parse(PreprocessRun, argv, __doc__)
+    return preprocess(cli.parse(PreprocessRun, argv, __doc__))
+
+
+def preprocess(run: PreprocessRun) -> int:
+    """Runs all stages that are not done and says how they went; returns the exit code.
+
+    0: done; 1: the folder that came out has problems; 130 or 143: interrupted.
+    """
     # numpy's BLAS gains nothing from threads on the small systems of the camera estimate, and its idle threads spin:
     # beside another busy process they made it fifteen times slower
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    from som.preprocessing.pipeline import preprocess  # torch and its kin, only after parsing
+    from som.preprocessing.check import render_check  # torch and its kin, only after parsing
+    from som.preprocessing.pipeline import preprocess
+    from som.runs.device import set_up_process
+    from som.runs.interruption import sigterm_as_keyboard_interrupt
+    from som.runs.progress import ProgressLine, say
 
-    return preprocess(run)
+    set_up_process(run.threads)
+    states = []
+
+    def end(stage: StageRecord, reused: bool) -> None:
+        states.append(stage.state)
+        line.end("\n".join(describe(stage, reused)))
+
+    try:
+        with sigterm_as_keyboard_interrupt(), ProgressLine(REPORT_EVERY) as line:
+            result = preprocess(run, progress=line, on_stage=end)
+    except UserError:
+        page = run.output / "report.html"
+        if "failed" in states and page.is_file():
+            say(f"what was found until then: {page}")
+        raise
+    except KeyboardInterrupt as stop:
+        say("interrupted: the stages that are done are kept; the same command goes on from there")
+        return 128 + int(stop.args[0] if stop.args else signal.SIGINT)
+    if result.check is None:
+        return 0
+    say(render_check(result.check))
+    if result.ok:
+        say(f"next: python run_training.py --work-dir out data:custom --data.root-dir {run.output}")
+    return 0 if result.ok else 1
+
+
+def describe(stage: StageRecord, reused: bool) -> list[str]:
+    """How a stage ended, in lines for the person who waits."""
+    from som.runs.progress import format_seconds
+
+    if reused:
+        return [f"{stage.name:8} done before ({stage.method})"]
+    if stage.state == "failed":  # why is said once, at the end
+        return [f"{stage.name:8} failed after {format_seconds(stage.seconds)}"]
+    took = "" if stage.state == "skipped" else f" ({format_seconds(stage.seconds)})"
+    return [f"{stage.name:8} {stage.method}{took}", *(f"  warning: {text}" for text in stage.warnings)]
 
 
 if __name__ == "__main__":

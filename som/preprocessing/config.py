@@ -1,27 +1,25 @@
-"""The options of run_preprocess.py. Free of torch, OpenCV and pycolmap, so that ``--help`` answers at once."""
+"""The settings of preprocessing. Free of torch, OpenCV and pycolmap, so that ``--help`` answers at once."""
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import tyro
 
-from som.errors import UserError
 from som.preprocessing.cameras.options import CameraOptions
 from som.preprocessing.frames.options import FrameOptions
 from som.preprocessing.masks.options import MaskOptions
 
 StageName = Literal["frames", "flow", "motion", "cameras", "masks", "tracks", "depth", "report"]
-STAGES: tuple[StageName, ...] = ("frames", "flow", "motion", "cameras", "masks", "tracks", "depth", "report")
-"""In the order in which they run. Each needs only those before it."""
+"""Of ``som.preprocessing.stages.STAGES``, in the order in which they run."""
 SourceSize = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class FlowStage:
+class FlowSettings:
     """Optical flow between the frames, in both directions."""
 
     estimator: Literal["auto", "dis", "raft-large", "raft-small"] = "auto"
@@ -35,9 +33,13 @@ class FlowStage:
 
 
 @dataclass(frozen=True)
-class CameraStage(CameraOptions):
+class CameraSettings(CameraOptions):
     """Cameras: estimated from the flow, or given."""
 
+    provider: str = "auto"
+    """Who makes them. auto, estimate: recognises a static camera, else adjusts from several focal lengths, takes the
+    best and, where few points fit, asks pycolmap too, if it is installed; bundle-adjustment: the flow alone;
+    global-mapping: pycolmap; static: every frame has the same camera; given."""
     given: Path | None = None
     """Cameras of another program, instead of an estimate; see docs/bring-your-own-priors.md for the formats."""
     given_kind: str = "auto"
@@ -50,9 +52,14 @@ class CameraStage(CameraOptions):
 
 
 @dataclass(frozen=True)
-class MaskStage(MaskOptions):
+class MaskSettings(MaskOptions):
     """Masks of what moves by itself: found from motion, or given."""
 
+    provider: str = "auto"
+    """Who makes them. auto, motion: by homography and multi-view geometry together once there are cameras that fit, and
+    by plain flow where the camera stands still; homography: what does not follow the homography of most of the picture
+    moves; multi-view: what no static point at any depth explains under the estimated cameras; none: nothing moves;
+    given."""
     given: Path | None = None
     """Masks of another program (SAM 2, track-anything, DAVIS): a folder of png files, or an array file."""
     given_objects: tuple[int, ...] | None = None
@@ -62,9 +69,11 @@ class MaskStage(MaskOptions):
 
 
 @dataclass(frozen=True)
-class TrackStage:
+class TrackSettings:
     """Long point tracks: chained from flow, or given."""
 
+    provider: str = "auto"
+    """Who makes them. auto, chained-flow: points are carried along the flow; given."""
     given: Path | None = None
     """Tracks of another program (TAPIR, BootsTAPIR, CoTracker): an .npz file or a folder of pairwise .npy files."""
     given_size: SourceSize | None = None
@@ -76,13 +85,13 @@ class TrackStage:
 
 
 @dataclass(frozen=True)
-class DepthStage:
+class DepthSettings:
     """Depth: estimated from the clip, or given."""
 
-    method: Literal["auto", "estimate", "layout"] = "auto"
-    """``estimate``: plane sweep with the cameras and a network that learns from it; ``layout``: a guess, level ground
-    and a wall, for clips whose camera does not travel; auto: the first where the clip allows it, else the second, with
-    a warning."""
+    provider: str = "auto"
+    """Who makes it. estimate: plane sweep with the cameras and a network that learns from it; layout: a guess, level
+    ground and a wall, for clips whose camera does not travel; auto: depth that came with given cameras, else the first
+    where the clip allows it, else the second, with a warning; given."""
     given: Path | None = None
     """Depth or disparity of another program: a folder with a file a frame, or one array file."""
     given_kind: Literal["auto", "metric", "scale", "relative"] = "auto"
@@ -106,7 +115,7 @@ class DepthStage:
 
 @dataclass(frozen=True)
 class PreprocessRun:
-    """Options of run_preprocess.py."""
+    """Settings of preprocessing."""
 
     source: tyro.conf.Positional[Path]
     """A video that ffmpeg reads, or a folder of images."""
@@ -116,15 +125,15 @@ class PreprocessRun:
     """Name of the data set; by default that of the folder."""
     frames: FrameOptions = field(default_factory=FrameOptions)
     """Which frames, at which size."""
-    flow: FlowStage = field(default_factory=FlowStage)
+    flow: FlowSettings = field(default_factory=FlowSettings)
     """Optical flow."""
-    cameras: CameraStage = field(default_factory=CameraStage)
+    cameras: CameraSettings = field(default_factory=CameraSettings)
     """Cameras."""
-    masks: MaskStage = field(default_factory=MaskStage)
+    masks: MaskSettings = field(default_factory=MaskSettings)
     """What moves by itself."""
-    tracks: TrackStage = field(default_factory=TrackStage)
+    tracks: TrackSettings = field(default_factory=TrackSettings)
     """Point tracks."""
-    depth: DepthStage = field(default_factory=DepthStage)
+    depth: DepthSettings = field(default_factory=DepthSettings)
     """Depth."""
     skip: tuple[Literal["masks", "tracks", "depth", "report"], ...] = ()
     """Stages to leave out; a data set without masks is taken for a scene in which nothing moves."""
@@ -133,7 +142,7 @@ class PreprocessRun:
     redo: tuple[StageName, ...] = ()
     """Stages to run anew although they are done, with all that follow from them."""
     threads: int = 0
-    """CPU threads; 0: as many as torch takes by itself."""
+    """CPU threads of the command; 0: as many as torch takes by itself."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where networks run; auto: cuda if there is one."""
     seed: int = 0
@@ -142,46 +151,17 @@ class PreprocessRun:
 
 @dataclass(frozen=True)
 class CheckRun:
-    """Options of run_preprocess.py check."""
+    """Settings of the check."""
 
     folder: tyro.conf.Positional[Path]
-    """Data set folder of any layout that run_training.py reads."""
+    """Data set folder of any layout that training reads."""
     seq_name: str = ""
     """The sequence, where a folder of the Shape-of-Motion or DAVIS layout holds several."""
 
 
-def check_run(run: PreprocessRun) -> None:
-    """Refuses values that cannot work, before any work is done.
-
-    Raises:
-        UserError: names the option, what it must be and what it is.
-    """
-    if not run.flow.strides or min(run.flow.strides) < 1 or 1 not in run.flow.strides:
-        raise UserError(f"--flow.strides: distances >= 1 with 1 among them are expected, got {run.flow.strides}.")
-    at_least = {"flow.max-side": (run.flow.max_side, 64), "depth.max-side": (run.depth.max_side, 64)}
-    at_least |= {"tracks.num-tracks": (run.tracks.num_tracks, 1)}
-    for name, (value, low) in at_least.items():
-        if value < low:
-            raise UserError(f"--{name}: must be at least {low}, got {value}.")
-    if not 0 <= run.tracks.foreground_share <= 1:
-        raise UserError(f"--tracks.foreground-share: must lie in [0, 1], got {run.tracks.foreground_share}.")
-    for name, value in (("budget-s", run.depth.budget_s), ("given-unit", run.depth.given_unit)):
-        if value is not None and not 0 < value < float("inf"):
-            raise UserError(f"--depth.{name}: must be positive, got {value}.")
-    if run.threads < 0:
-        raise UserError(f"--threads: must be 0 or positive, got {run.threads}.")
-    for name in ("cameras", "masks", "tracks", "depth"):
-        given = getattr(run, name).given
-        if given is not None and not given.exists():
-            raise UserError(f"--{name}.given {given}: does not exist.")
-        if given is not None and name in run.skip:
-            raise UserError(f"--skip {name} and --{name}.given contradict each other; leave one of them out.")
-    for name in ("flow", "depth"):
-        weights = getattr(run, name).weights
-        if weights is not None and not weights.is_file():
-            raise UserError(f"--{name}.weights {weights}: no such file.")
+T = TypeVar("T")
 
 
-def part(options: object, kind: type) -> object:
+def part(options: Any, kind: type[T]) -> T:
     """The fields of ``options`` that its base class ``kind`` has."""
     return kind(**{f.name: getattr(options, f.name) for f in dataclasses.fields(kind)})

@@ -3,148 +3,153 @@ stage that it falls into."""
 
 from __future__ import annotations
 
-import signal
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from flow.errors import FlowError
 from flow.progress import Progress
-from som.depth.errors import DepthError
 from som.errors import UserError
-from som.preprocessing import stages
-from som.preprocessing.check import check_folder, render_check
-from som.preprocessing.config import STAGES, PreprocessRun, StageName, check_run
-from som.preprocessing.depth_stage import depth
+from som.preprocessing.check import CheckResult, check_folder
+from som.preprocessing.config import PreprocessRun
 from som.preprocessing.record import Record, StageRecord, fingerprint
-from som.preprocessing.report import write_report
-from som.preprocessing.stages import Outcome, Stage
+from som.preprocessing.stages import STAGES, Stage
 from som.preprocessing.workspace import Workspace
-from som.runs.device import set_up_process
-from som.runs.interruption import sigterm_as_keyboard_interrupt
-from som.runs.progress import ProgressLine, format_seconds, say
 
-NEEDS: dict[StageName, tuple[StageName, ...]] = {
-    "frames": (),
-    "flow": ("frames",),
-    "motion": ("flow",),
-    "cameras": ("flow", "motion"),
-    "masks": ("flow", "cameras"),
-    "tracks": ("flow", "masks"),
-    "depth": ("cameras", "masks", "tracks"),
-    "report": ("depth",),
-}
-"""What each stage is made from."""
-REPORT_EVERY = 20.0
-"""Seconds between lines of progress where the output is no terminal."""
+HEADER = "transforms.json"
+"""The file that makes the folder a data set."""
 
 
-def preprocess(run: PreprocessRun) -> int:
-    """Runs all stages that are not done; returns the exit code.
+OnStage = Callable[[StageRecord, bool], None]
+"""Called with how a stage ended, and whether it did so in an earlier run."""
 
-    0: done; 1: the folder that came out has problems; 130 or 143: interrupted.
+
+@dataclass
+class PreprocessResult:
+    """What preprocessing made."""
+
+    folder: Path
+    """The data set folder."""
+    stages: dict[str, StageRecord]
+    """How each stage ended, by name."""
+    check: CheckResult | None
+    """What is wrong with the data set or looks doubtful; None where the stages that make it one were not asked for."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether the folder can be used, as far as it was asked for."""
+        return self.check is None or self.check.ok
+
+    @property
+    def warnings(self) -> list[str]:
+        """Those of all stages, in their order."""
+        return [warning for stage in self.stages.values() for warning in stage.warnings]
+
+    @property
+    def report(self) -> Path | None:
+        """The page of pictures, if there is one."""
+        path = self.folder / "report.html"
+        return path if path.is_file() else None
+
+
+def preprocess(
+    source: str | Path | PreprocessRun,
+    output: str | Path | None = None,
+    *,
+    progress: Progress | None = None,
+    on_stage: OnStage | None = None,
+    **options: Any,
+) -> PreprocessResult:
+    """Makes a data set folder of a video, with all stages that are not done.
+
+    An interruption, such as a ``KeyboardInterrupt``, keeps the stages that are done; the same call goes on from there.
+
+    Args:
+        source: a video that ffmpeg reads, or a folder of images; or all settings, without ``output`` and ``options``.
+        output: the folder.
+        progress: is called while a stage runs.
+        on_stage: is called when a stage has ended.
+        options: fields of ``PreprocessRun``, such as ``depth=DepthSettings(provider="layout")``.
 
     Raises:
-        UserError: something in the options, the video or a given file is wrong, or a stage cannot go on.
+        UserError: something in the settings, the video or a given file is wrong, or a stage cannot go on. What was
+            found until then is kept and shown in report.html.
     """
+    run = source if isinstance(source, PreprocessRun) else _run_of(source, output, options)
     check_run(run)
     try:
         run.output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"--output {run.output}: cannot be made ({error.strerror}); name another folder.") from None
-    set_up_process(run.threads)
+        raise UserError(f"`output` {run.output}: cannot be made ({error.strerror}); name another folder.") from None
     record = Record.load(run.output)
     record.source = {"path": str(run.source), "name": run.name}
-    work = Workspace(run, record)
-    try:
-        with sigterm_as_keyboard_interrupt(), ProgressLine(REPORT_EVERY) as line:
-            _run_stages(work, line)
-    except KeyboardInterrupt as stop:
-        number = stop.args[0] if stop.args else signal.SIGINT
-        say("interrupted: the stages that are done are kept; the same command goes on from there")
-        return 128 + int(number)
-    if STAGES.index(run.stop_after) < STAGES.index("depth"):
-        return 0
-    result = check_folder(run.output)
-    say(render_check(result))
-    if result.ok:
-        say(f"next: python run_training.py --work-dir out data:custom --data.root-dir {run.output}")
-    return 0 if result.ok else 1
+    asked = STAGES[: [stage.name for stage in STAGES].index(run.stop_after) + 1]
+    _run_stages(asked, Workspace(run, record), progress or _silent, on_stage or _silent)
+    is_whole = any(HEADER in stage.leaves for stage in asked)
+    return PreprocessResult(run.output, record.stages, check_folder(run.output) if is_whole else None)
 
 
-def _run_stages(work: Workspace, line: ProgressLine) -> None:
+def check_run(run: PreprocessRun) -> None:
+    """Refuses what cannot work, before any work is done.
+
+    Raises:
+        UserError: names the setting, what it must be and what it is.
+    """
+    if run.threads < 0:
+        raise UserError(f"`threads`: must be 0 or positive, got {run.threads}.")
+    for stage in STAGES:
+        stage.check(run)
+
+
+def _run_of(source: str | Path, output: str | Path | None, options: dict[str, Any]) -> PreprocessRun:
+    if output is None:
+        raise UserError("`output` is missing: the folder in which the data set is made.")
+    return PreprocessRun(source=Path(source), output=Path(output), **options)
+
+
+def _silent(*_: object) -> None:
+    """Nobody watches."""
+
+
+def _run_stages(asked: tuple[Stage, ...], work: Workspace, progress: Progress, on_stage: OnStage) -> None:
     run, record = work.run, work.record
-    prints, stale = {}, set()
-    for name in STAGES[: STAGES.index(run.stop_after) + 1]:
-        prints[name] = fingerprint(name, _settings(run, name), [prints[need] for need in NEEDS[name]])
-        if name == "report" and "report" in run.skip:
+    prints: dict[str, str] = {}
+    stale: set[str] = set()
+    for stage in asked:
+        prints[stage.name] = fingerprint(stage.name, stage.covers(run), [prints[need] for need in stage.needs])
+        anew = stage.name in run.redo or any(need in stale for need in stage.needs)
+        if record.is_done(stage.name, prints[stage.name]) and not anew:
+            stage.recall(work)
+            on_stage(record.stages[stage.name], True)
             continue
-        anew = name in run.redo or any(need in stale for need in NEEDS[name])
-        if record.is_done(name, prints[name]) and not anew:
-            if name == "frames":
-                stages.frames(work, lambda text, share: None)  # finds what is there
-            say(f"{name:8} done before ({record.stages[name].method})")
-            continue
-        stale.add(name)
-        _run_stage(work, name, prints[name], line)
+        stale.add(stage.name)
+        _run_stage(stage, work, prints[stage.name], progress, on_stage)
 
 
-def _run_stage(work: Workspace, name: StageName, print_: str, line: ProgressLine) -> None:
+def _run_stage(stage: Stage, work: Workspace, print_: str, progress: Progress, on_stage: OnStage) -> None:
     """Runs one stage and records how it ended; a failure is reported with all that was found before."""
-    record, began = work.record, time.monotonic()
-    record.stages.pop(name, None)
-    for later in STAGES[STAGES.index(name) + 1 :]:
-        if name in NEEDS[later]:
-            record.stages.pop(later, None)
-    try:
-        outcome = STAGE_FUNCTIONS[name](work, lambda text, share: line(f"{name:8} {text}", share))
-    except (UserError, FlowError, DepthError) as error:
-        seconds = time.monotonic() - began
-        record.stages[name] = StageRecord(name, "failed", "failed", round(seconds, 2), print_, {}, [str(error)])
+    record, began, name = work.record, time.monotonic(), stage.name
+    for later in (stage, *(other for other in STAGES if name in other.needs)):
+        record.stages.pop(later.name, None)
+
+    def note(entry: StageRecord) -> None:
+        record.stages[name] = entry
         record.save(work.root)
-        line.end(f"{name:8} failed after {format_seconds(seconds)}")
-        if name not in ("frames", "report") and "report" not in work.run.skip:
-            say(f"what was found until then: {write_report(work.root)}")
-        raise error if isinstance(error, UserError) else UserError(f"{name}: {error}") from error
-    seconds = time.monotonic() - began
-    record.stages[name] = StageRecord(
-        name, outcome.state, outcome.method, round(seconds, 2), print_, plain(outcome.findings), outcome.warnings
-    )
-    record.save(work.root)
-    took = "" if outcome.state == "skipped" else f" ({format_seconds(seconds)})"
-    line.end(f"{name:8} {outcome.method}{took}")
-    for warning in outcome.warnings:
-        say(f"  warning: {warning}")
+        on_stage(entry, False)
 
-
-def _settings(run: PreprocessRun, name: StageName) -> list:
-    """What a stage's result depends on, besides the stages before it."""
-    options = {
-        "frames": [run.source, run.frames],
-        "flow": [run.flow],
-        "motion": [run.masks, "masks" in run.skip, run.cameras],
-        "cameras": [run.cameras, run.masks.given],
-        "masks": [run.masks, "masks" in run.skip],
-        "tracks": [run.tracks, "tracks" in run.skip, run.seed],
-        "depth": [run.depth, "depth" in run.skip, run.seed, run.name],
-        "report": [],
-    }
-    return options[name]
-
-
-def _report(work: Workspace, progress: Progress) -> Outcome:
-    return Outcome(str(write_report(work.root)))
-
-
-STAGE_FUNCTIONS: dict[StageName, Stage] = {
-    "frames": stages.frames,
-    "flow": stages.flow,
-    "motion": stages.motion,
-    "cameras": stages.cameras,
-    "masks": stages.masks,
-    "tracks": stages.tracks,
-    "depth": depth,
-    "report": _report,
-}
+    try:
+        outcome = stage.run(work, lambda text, share: progress(f"{name:8} {text}", share))
+    except UserError as error:
+        seconds = round(time.monotonic() - began, 2)
+        note(StageRecord(name, "failed", "failed", seconds, print_, {}, [str(error)]))
+        if stage.needs and stage is not STAGES[-1]:
+            STAGES[-1].run(work, lambda text, share: None)
+        raise
+    work.forget(stage.leaves)
+    seconds = round(time.monotonic() - began, 2)
+    findings = plain(outcome.findings)
+    note(StageRecord(name, outcome.state, outcome.method, seconds, print_, findings, outcome.warnings))
 
 
 def plain(value: Any) -> Any:

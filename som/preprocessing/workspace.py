@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import zipfile
+import zlib
+from collections.abc import Iterable
 from functools import cached_property
+from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from flow.compute import open_video_flow
+from flow.track_files import read_tracks
+from flow.tracks import PointTracks
 from flow.video_flow import VideoFlow
 from som.data.native import OPENGL_FROM_OPENCV
 from som.errors import UserError
 from som.files import write_bytes
+from som.files.arrays import read_npz, write_npz
 from som.preprocessing.config import PreprocessRun
 from som.preprocessing.frames.extract import FrameSet
+from som.preprocessing.providers.base import Clip, Lazy
 from som.preprocessing.record import Record
 from som.preprocessing.scene_cameras import SceneCameras
+from som.runs.device import choose_device
+
+DEPTH_OF_CAMERAS = "cameras_depth.npz"
+"""Depth that came with the cameras."""
 
 
 class Workspace:
@@ -66,10 +77,28 @@ class Workspace:
         """The cameras of the frames."""
         return SceneCameras.load(self.root / "cameras.npz")
 
-    def forget(self, *names: str) -> None:
-        """Reads these anew when they are next needed."""
-        for name in names:
-            self.__dict__.pop(name, None)
+    @cached_property
+    def device(self) -> torch.device:
+        """Where networks run."""
+        return choose_device(self.run.device)
+
+    def clip(
+        self,
+        *,
+        moving: Lazy[Bool[Tensor, "t h w"] | None] = None,
+        cameras: Lazy[SceneCameras | None] = None,
+        depth: Lazy[Float[np.ndarray, "t h w"] | None] = None,
+        tracks: Lazy[PointTracks | None] = None,
+    ) -> Clip:
+        """What a provider is given: frames, flow, and what else its stage has."""
+        frames, known = self.frames, {"moving": moving, "cameras": cameras, "depth": depth, "tracks": tracks}
+        size = (frames.size[0], frames.size[1])
+        return Clip(frames.naming, size, frames.fps, lambda: self.images, flow=lambda: self.flow, **known)
+
+    def forget(self, files: Iterable[str]) -> None:
+        """Reads what these files and folders hold anew when it is next needed."""
+        for name in files:
+            self.__dict__.pop(Path(name).stem, None)
 
     def write_masks(self, folder: str, masks: Bool[Tensor, "t h w"]) -> None:
         """One png a frame, 255 where True, each whole or not at all."""
@@ -90,7 +119,7 @@ class Workspace:
             path = self.root / folder / f"{name}.png"
             mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
             if mask is None or mask.shape != tuple(self.frames.size):
-                raise UserError(f"{path}: is missing or broken; run again with --redo motion masks.")
+                raise UserError(f"{path}: is missing or broken; run again with `redo` {folder}.")
             masks.append(mask > 127)
         return torch.from_numpy(np.stack(masks))
 
@@ -129,7 +158,38 @@ class Workspace:
         }
         write_bytes(self.root / "transforms.json", (json.dumps(header, indent=1) + "\n").encode())
 
-    def remove(self, names: Sequence[str]) -> None:
-        """Removes files of an earlier run that would be taken for this one's."""
-        for name in names:
-            (self.root / name).unlink(missing_ok=True)
+    def read_tracks(self) -> PointTracks | None:
+        """The tracks; None if there are none."""
+        path = self.root / "tracks.npz"
+        return read_tracks(path, self.num_frames) if path.is_file() else None
+
+    def write_depth_of_cameras(self, depth: Float[np.ndarray, "t h w"] | None) -> None:
+        """Keeps depth that came with the cameras, in their unit; None removes what was kept."""
+        if depth is None:
+            self.remove(DEPTH_OF_CAMERAS)
+        else:
+            write_npz(self.root / DEPTH_OF_CAMERAS, {"depth": depth})
+
+    def read_depth_of_cameras(self) -> Float[np.ndarray, "t h w"] | None:
+        """What ``write_depth_of_cameras`` wrote; None if there is none.
+
+        Raises:
+            UserError: the file is broken.
+        """
+        path = self.root / DEPTH_OF_CAMERAS
+        if not path.is_file():
+            return None
+        try:
+            return read_npz(path)["depth"]
+        except (OSError, ValueError, LookupError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise UserError(f"{path}: cannot be read ({error}); run again with `redo` cameras.") from None
+
+    def remove(self, *names: str) -> None:
+        """Removes files of an earlier run, and folders of png files, that would be taken for this one's."""
+        for path in (self.root / name for name in names):
+            if path.is_dir():
+                for file in path.glob("*.png"):
+                    file.unlink()
+                path.rmdir()
+            else:
+                path.unlink(missing_ok=True)

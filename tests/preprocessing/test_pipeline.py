@@ -5,24 +5,24 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
 
 from som.data.native import read_native
 from som.errors import UserError
-from som.preprocessing import pipeline
 from som.preprocessing.config import (
-    STAGES,
-    CameraStage,
-    DepthStage,
-    FlowStage,
-    MaskStage,
+    CameraSettings,
+    DepthSettings,
+    FlowSettings,
+    MaskSettings,
     PreprocessRun,
-    TrackStage,
-    check_run,
+    StageName,
+    TrackSettings,
 )
-from som.preprocessing.pipeline import NEEDS, preprocess
+from som.preprocessing.pipeline import check_run, preprocess
+from som.preprocessing.stages import STAGES
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -32,9 +32,9 @@ def options(clip: Path, output: Path, **changes) -> PreprocessRun:
     quick = PreprocessRun(
         source=clip,
         output=output,
-        flow=FlowStage(strides=(1, 2, 4)),
-        tracks=TrackStage(num_tracks=300),
-        depth=DepthStage(method="layout"),
+        flow=FlowSettings(strides=(1, 2, 4)),
+        tracks=TrackSettings(num_tracks=300),
+        depth=DepthSettings(provider="layout"),
     )
     return replace(quick, **changes)
 
@@ -55,7 +55,7 @@ def true_cameras(clip_truth, tmp_path_factory) -> Path:
 def made(clip, true_cameras, tmp_path_factory) -> Path:
     """A data set folder made with true cameras, masks from motion and a guessed layout."""
     output = tmp_path_factory.mktemp("made") / "data"
-    assert preprocess(options(clip, output, cameras=CameraStage(given=true_cameras))) == 0
+    assert preprocess(options(clip, output, cameras=CameraSettings(given=true_cameras))).ok
     return output
 
 
@@ -63,9 +63,19 @@ def stages_of(folder: Path) -> dict[str, dict]:
     return {stage["name"]: stage for stage in json.loads((folder / "preprocessing.json").read_text())["stages"]}
 
 
+NAMES = tuple(stage.name for stage in STAGES)
+
+
 def test_every_stage_needs_only_earlier_ones():
-    assert tuple(NEEDS) == STAGES == tuple(pipeline.STAGE_FUNCTIONS)
-    assert all(STAGES.index(need) < STAGES.index(name) for name, needs in NEEDS.items() for need in needs)
+    assert all(NAMES.index(need) < NAMES.index(stage.name) for stage in STAGES for need in stage.needs)
+
+
+def test_settings_follow_from_the_stages():
+    assert get_args(StageName) == NAMES
+    hints = get_type_hints(PreprocessRun)
+    assert {stage.name: stage.settings for stage in STAGES if stage.settings} == {
+        name: hints[name] for name in NAMES if name in hints
+    }
 
 
 def test_images_become_a_data_set(made, clip_truth):
@@ -80,7 +90,7 @@ def test_images_become_a_data_set(made, clip_truth):
     found = dataset.train.foreground
     assert (found & truth.foreground).sum() > 0.8 * truth.foreground.sum() and found.float().mean() < 0.4
     assert (made / "report.html").stat().st_size > 10_000
-    assert {name: stage["state"] for name, stage in stages_of(made).items()} == dict.fromkeys(STAGES, "done") | {
+    assert {name: stage["state"] for name, stage in stages_of(made).items()} == dict.fromkeys(NAMES, "done") | {
         "cameras": "given",
         "motion": "skipped",
     }
@@ -88,27 +98,28 @@ def test_images_become_a_data_set(made, clip_truth):
 
 def test_a_second_call_does_nothing_again(made, clip, true_cameras):
     before = {p: p.stat().st_mtime_ns for p in made.rglob("*") if p.is_file()}
-    assert preprocess(options(clip, made, cameras=CameraStage(given=true_cameras))) == 0
+    assert preprocess(options(clip, made, cameras=CameraSettings(given=true_cameras))).ok
     assert {p: p.stat().st_mtime_ns for p in made.rglob("*") if p.is_file()} == before
 
 
 def test_an_interruption_costs_only_its_stage(made, clip, true_cameras, tmp_path, monkeypatch):
     """Stopped in every stage in turn, the result is that of one call."""
-    run = options(clip, tmp_path / "data", cameras=CameraStage(given=true_cameras))
+    run = options(clip, tmp_path / "data", cameras=CameraSettings(given=true_cameras))
     calls = []
-    for name, function in list(pipeline.STAGE_FUNCTIONS.items()):
+    for stage in STAGES:
 
-        def stop_once(work, progress, name=name, function=function):
+        def stop_once(work, progress, name=stage.name, run_stage=stage.run):
             calls.append(name)
             if calls.count(name) == 1:
                 raise KeyboardInterrupt
-            return function(work, progress)
+            return run_stage(work, progress)
 
-        monkeypatch.setitem(pipeline.STAGE_FUNCTIONS, name, stop_once)
+        monkeypatch.setattr(stage, "run", stop_once)
     for _ in STAGES:
-        assert preprocess(run) == 130
-    assert preprocess(run) == 0
-    assert [calls.count(name) for name in STAGES] == [2] * len(STAGES)
+        with pytest.raises(KeyboardInterrupt):
+            preprocess(run)
+    assert preprocess(run).ok
+    assert [calls.count(name) for name in NAMES] == [2] * len(STAGES)
     one, other = read_native(tmp_path / "data"), read_native(made)
     for part in ("images", "foreground", "depths", "w2cs"):
         assert (getattr(one.train, part) == getattr(other.train, part)).all(), part
@@ -121,10 +132,10 @@ def test_changed_options_redo_what_depends_on_them(made, clip, true_cameras, tmp
     folder = tmp_path / "data"
     shutil.copytree(made, folder)
     before = stages_of(folder)
-    run = options(clip, folder, cameras=CameraStage(given=true_cameras), tracks=TrackStage(num_tracks=100))
-    assert preprocess(run) == 0
+    run = options(clip, folder, cameras=CameraSettings(given=true_cameras), tracks=TrackSettings(num_tracks=100))
+    assert preprocess(run).ok
     after = stages_of(folder)
-    kept = [name for name in STAGES if before[name]["fingerprint"] == after[name]["fingerprint"]]
+    kept = [name for name in NAMES if before[name]["fingerprint"] == after[name]["fingerprint"]]
     assert kept == ["frames", "flow", "motion", "cameras", "masks"]
     assert len(read_native(folder).tracks.query_times) <= 100
 
@@ -134,8 +145,8 @@ def test_skipped_stages_leave_nothing_of_earlier_runs(made, clip, true_cameras, 
 
     folder = tmp_path / "data"
     shutil.copytree(made, folder)
-    run = options(clip, folder, cameras=CameraStage(given=true_cameras), skip=("masks", "tracks", "depth"))
-    assert preprocess(run) == 0
+    run = options(clip, folder, cameras=CameraSettings(given=true_cameras), skip=("masks", "tracks", "depth"))
+    assert preprocess(run).ok
     dataset = read_native(folder)
     assert dataset.train.foreground is None and dataset.tracks is None and dataset.train.depths is None
 
@@ -150,10 +161,10 @@ def test_given_metric_depth_makes_the_scene_metric(clip_truth, clip, tmp_path):
     run = options(
         clip,
         tmp_path / "data",
-        cameras=CameraStage(focal=focal),
-        depth=DepthStage(given=depth, given_kind="metric", given_values="depth"),
+        cameras=CameraSettings(focal=focal),
+        depth=DepthSettings(given=depth, given_kind="metric", given_values="depth"),
     )
-    assert preprocess(run) == 0
+    assert preprocess(run).ok
     dataset = read_native(tmp_path / "data")
     assert dataset.world_scale == "metric" and dataset.depth_kind == "metric"
     centers, true = (np.linalg.inv(d.train.w2cs.double().numpy())[:, :3, 3] for d in (dataset, clip_truth))
@@ -165,7 +176,7 @@ def test_given_metric_depth_makes_the_scene_metric(clip_truth, clip, tmp_path):
 def test_a_failing_stage_says_why_and_leaves_a_report(clip, tmp_path):
     bad = tmp_path / "cameras.txt"
     bad.write_text("no trajectory\n")
-    run = options(clip, tmp_path / "data", cameras=CameraStage(given=bad, given_kind="tum"))
+    run = options(clip, tmp_path / "data", cameras=CameraSettings(given=bad, given_kind="tum"))
     with pytest.raises(UserError, match=r"cameras\.txt"):
         preprocess(run)
     assert stages_of(tmp_path / "data")["cameras"]["state"] == "failed"
@@ -173,21 +184,21 @@ def test_a_failing_stage_says_why_and_leaves_a_report(clip, tmp_path):
 
 
 def test_stopping_after_a_stage(clip, tmp_path):
-    assert preprocess(options(clip, tmp_path / "data", stop_after="flow")) == 0
+    assert preprocess(options(clip, tmp_path / "data", stop_after="flow")).ok
     assert list(stages_of(tmp_path / "data")) == ["frames", "flow"]
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"flow": FlowStage(strides=(2,))}, "--flow.strides"),
-        ({"depth": DepthStage(max_side=10)}, "--depth.max-side"),
-        ({"depth": DepthStage(given_unit=-1.0)}, "--depth.given-unit"),
-        ({"threads": -3}, "--threads"),
-        ({"tracks": TrackStage(foreground_share=2)}, "--tracks.foreground-share"),
-        ({"masks": MaskStage(given=Path("nowhere"))}, "--masks.given nowhere"),
-        ({"flow": FlowStage(weights=Path("nowhere.pth"))}, "--flow.weights"),
-        ({"depth": DepthStage(given=Path("/")), "skip": ("depth",)}, "contradict"),
+        ({"flow": FlowSettings(strides=(2,))}, "`flow.strides`"),
+        ({"depth": DepthSettings(max_side=10)}, "`depth.max_side`"),
+        ({"depth": DepthSettings(given_unit=-1.0)}, "`depth.given_unit`"),
+        ({"threads": -3}, "`threads`"),
+        ({"tracks": TrackSettings(foreground_share=2)}, "`tracks.foreground_share`"),
+        ({"masks": MaskSettings(given=Path("nowhere"))}, "`masks.given` nowhere"),
+        ({"flow": FlowSettings(weights=Path("nowhere.pth"))}, "`flow.weights`"),
+        ({"depth": DepthSettings(given=Path("/")), "skip": ("depth",)}, "contradict"),
     ],
 )
 def test_options_that_cannot_work(tmp_path, changes, words):

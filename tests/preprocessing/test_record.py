@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from som.errors import UserError
-from som.preprocessing.config import DepthStage, FlowStage
+from som.preprocessing.config import DepthSettings, FlowSettings
 from som.preprocessing.record import FILE, Record, StageRecord, fingerprint
 
 
@@ -33,13 +33,13 @@ def test_a_damaged_record_is_one_sentence(tmp_path, text):
 
 
 def test_fingerprints_tell_settings_and_files_apart(tmp_path):
-    assert fingerprint(FlowStage()) == fingerprint(FlowStage()) != fingerprint(FlowStage(max_side=100))
+    assert fingerprint(FlowSettings()) == fingerprint(FlowSettings()) != fingerprint(FlowSettings(max_side=100))
     assert fingerprint("a", ["b"]) != fingerprint("a", ["c"])
     folder = tmp_path / "masks"
     folder.mkdir()
     (folder / "0.png").write_bytes(b"one")
-    first = fingerprint(DepthStage(given=folder))
-    assert first == fingerprint(DepthStage(given=folder))
+    first = fingerprint(DepthSettings(given=folder))
+    assert first == fingerprint(DepthSettings(given=folder))
     (folder / "0.png").write_bytes(b"other")
-    assert fingerprint(DepthStage(given=folder)) != first
+    assert fingerprint(DepthSettings(given=folder)) != first
     assert fingerprint(Path("nowhere")) == fingerprint(Path("nowhere"))

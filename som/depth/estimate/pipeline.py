@@ -24,7 +24,7 @@ from som.depth.estimate.student import Progress, at_size, network_size, predict_
 from som.depth.estimate.teacher import nearest_maps, sweep_teacher
 from som.depth.metric_scale import Instances
 from som.depth.metrics import resize_by_disparity
-from som.depth.networks import DepthNet
+from som.depth.networks import DepthNet, NetworkConfig, make_depth_net
 from som.depth.training.annotations import Labels
 from som.depth.training.build import known_depth, make_dataset, make_networks, network_config, resolve_pose
 from som.depth.training.collapse import CollapseError, collapse_reason, ramp_warning
@@ -107,6 +107,18 @@ def estimate_depth(
     with torch.random.fork_rng():
         prior = run.with_teacher(sparse) if teacher == "sweep" else run.self_supervised(sparse)
     return scaled_to_metres(prior, clip)
+
+
+def check_weights(path: str | Path, config: DepthConfig | None = None) -> None:
+    """Loads pretrained weights into the network that ``estimate_depth`` would train, and throws it away.
+
+    Raises:
+        DepthError: the file cannot be read, or does not fit the network.
+    """
+    options = (config or DepthConfig()).student.network
+    parts = {name: getattr(options, name) for name in ("name", "head", "upsampling", "num_scales", "bins")}
+    with torch.random.fork_rng(devices=[]):
+        load_weights(make_depth_net(NetworkConfig(**parts)), path)
 
 
 @dataclass

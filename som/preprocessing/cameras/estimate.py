@@ -16,7 +16,7 @@ from som.preprocessing.cameras.diagnosis import explain, measure_trust
 from som.preprocessing.cameras.observations import observe
 from som.preprocessing.cameras.options import CameraOptions
 from som.preprocessing.cameras.result import CameraEstimate
-from som.preprocessing.cameras.search import Problem, Progress, search
+from som.preprocessing.cameras.search import Method, Problem, Progress, search
 from som.preprocessing.cameras.static import measure_stillness
 
 MIN_INLIERS = 12
@@ -30,6 +30,7 @@ FARTHEST = 1000.0
 def estimate_cameras(
     flow: VideoFlow,
     *,
+    method: Method = "auto",
     moving: Bool[np.ndarray, "t h w"] | None = None,
     frames: UInt8[np.ndarray, "t h w 3"] | None = None,
     options: CameraOptions | None = None,
@@ -39,6 +40,9 @@ def estimate_cameras(
 
     Args:
         flow: fields of both directions at stride 1 and, better, further ones; may be smaller than the images.
+        method: auto recognises a static camera, else adjusts from several focal lengths and takes the best, and asks
+            global mapping too where few points fit and pycolmap is there; global_mapping needs pycolmap;
+            bundle_adjustment uses the flow alone; static gives every frame the same camera.
         moving: (T,H,W) at image size, True = moves by itself; points on it are left out.
         frames: (T,H,W,3) RGB at image size; points without texture are then avoided.
         progress: called with what is being done and a share in [0, 1].
@@ -53,20 +57,20 @@ def estimate_cameras(
     say("tracking points", 0.0)
     problem = Problem.of(flow, observe(flow, options, moving, frames), options)
     stillness = measure_stillness(problem.seen, flow.num_frames, problem.size, problem.pixel * options.static_motion)
-    if options.method == "static" or (options.method == "auto" and stillness.is_static):
+    if method == "static" or (method == "auto" and stillness.is_static):
         estimate = _static_estimate(problem, options)
     else:
-        estimate = _moving_estimate(problem, options, say)
+        estimate = _moving_estimate(problem, method, options, say)
     estimate.findings |= {
         "static": estimate.static,
         "still_share": stillness.share,
         "largest_median_motion_px": stillness.median_motion,
         "seconds": round(time.monotonic() - started, 2),
     }
-    if options.method == "static" and not stillness.is_static:
+    if method == "static" and not stillness.is_static:
         estimate.warnings.append(
             f"the camera was said to be static but the picture moves by up to {stillness.median_motion:.1f} px; "
-            "use --cameras.method auto unless moving things fill most of the picture."
+            "choose `cameras.provider` auto unless moving things fill most of the picture."
         )
     say("done", 1.0)
     return estimate
@@ -97,8 +101,8 @@ def _static_estimate(problem: Problem, options: CameraOptions) -> CameraEstimate
     return estimate
 
 
-def _moving_estimate(problem: Problem, options: CameraOptions, say: Progress) -> CameraEstimate:
-    found = search(problem, options, say)
+def _moving_estimate(problem: Problem, method: Method, options: CameraOptions, say: Progress) -> CameraEstimate:
+    found = search(problem, method, options, say)
     estimate = _to_estimate(problem, found.method, found.scene)
     estimate.findings |= found.findings
     estimate.warnings += explain(estimate)

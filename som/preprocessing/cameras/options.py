@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 from som.errors import UserError
 
@@ -13,9 +12,6 @@ from som.errors import UserError
 class CameraOptions:
     """How cameras are estimated from flow. The focal length is the one thing worth giving where it is known."""
 
-    method: Literal["auto", "global_mapping", "bundle_adjustment", "static"] = "auto"
-    """auto recognises a static camera, else adjusts from several focal lengths and takes the best; global_mapping needs
-    pycolmap; bundle_adjustment uses the flow alone; static gives every frame the same camera."""
     focal: float | None = None
     """Focal length in pixels of the full-size frames, if known; it is then held fixed."""
     fov: float | None = None

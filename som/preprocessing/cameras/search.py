@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from som.preprocessing.cameras.observations import Observations
 from som.preprocessing.cameras.options import CameraOptions
 from som.preprocessing.cameras.reversal import nearness_below, prefer_reversed, reversed_scene
 
+Method = Literal["auto", "global_mapping", "bundle_adjustment", "static"]
 TOLERANT = (1.0, 0.4)
 """Scales of the first adjustments, in pixels of the flow fields."""
 ALMOST_EQUAL = 1.15
@@ -104,22 +106,22 @@ class Found:
     """starts, failures, focal_known, focal_spread, focal_cost_rise, loss_scale_px: plain JSON."""
 
 
-def search(problem: Problem, options: CameraOptions, say: Progress) -> Found:
+def search(problem: Problem, method: Method, options: CameraOptions, say: Progress) -> Found:
     """Tries all starts with some of the points, and refines the one of the lowest cost with all.
 
     Raises:
         UserError: no start leads anywhere.
     """
-    if options.method == "global_mapping" and not is_available():
+    if method == "global_mapping" and not is_available():
         raise UserError(
-            "--cameras.method global_mapping needs pycolmap 4 or later; pip install 'som4d[cameras]', or use "
-            "--cameras.method bundle_adjustment."
+            "global mapping needs pycolmap 4 or later; pip install 'som4d[cameras]', or choose bundle-adjustment as "
+            "`cameras.provider`."
         )
     failures: list[str] = []
-    first = "global_mapping" if options.method == "global_mapping" else "bundle_adjustment"
+    first = "global_mapping" if method == "global_mapping" else "bundle_adjustment"
     candidates = _try_starts(problem, options, first, failures, say)
     doubtful = max((c.inlier_share for c in candidates), default=0) < SECOND_OPINION
-    if options.method == "auto" and doubtful and is_available():
+    if method == "auto" and doubtful and is_available():
         candidates += _try_starts(problem, options, "global_mapping", failures, say)
     if not candidates:
         raise UserError(

@@ -92,7 +92,7 @@ def extract_frames(source: Path, folder: Path, options: FrameOptions, progress: 
     """
     source, folder = Path(source), Path(folder)
     report = progress or (lambda text, share: None)
-    _check_options(options)
+    check_options(options)
     if source.is_dir() and folder.is_dir() and source.resolve() == folder.resolve():
         raise UserError(f"{source}: is the folder that the frames are written to; choose another output folder.")
     recording = open_recording(source, options)
@@ -202,16 +202,21 @@ def _note_quality(frames: FrameSet, scan: Scan, chosen: Selection, sharpness: li
         )
 
 
-def _check_options(options: FrameOptions) -> None:
-    positive = {"fps": options.fps, "image-fps": options.image_fps, "every": options.every}
-    positive |= {"max-frames": options.max_frames, "max-side": options.max_side}
+def check_options(options: FrameOptions) -> None:
+    """Refuses values that no recording goes with.
+
+    Raises:
+        UserError: names the option, what it must be and what it is.
+    """
+    positive = {"fps": options.fps, "image_fps": options.image_fps, "every": options.every}
+    positive |= {"max_frames": options.max_frames, "max_side": options.max_side}
     for name, value in positive.items():
         if value is not None and not (np.isfinite(value) and value > 0):
-            raise UserError(f"--frames.{name} {value}: must be positive.")
+            raise UserError(f"`frames.{name}` {value}: must be positive.")
     if not (np.isfinite(options.start) and options.start >= 0):
-        raise UserError(f"--frames.start {options.start}: must be a second of the recording, 0 or more.")
+        raise UserError(f"`frames.start` {options.start}: must be a second of the recording, 0 or more.")
     if options.end is not None and not options.end > options.start:
-        raise UserError(f"--frames.end {options.end:g}: must lie after --frames.start {options.start:g}.")
+        raise UserError(f"`frames.end` {options.end:g}: must lie after `frames.start` {options.start:g}.")
 
 
 def _finished(folder: Path, made_from: dict) -> FrameSet | None:

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -29,6 +30,7 @@ from som.preprocessing.masks.evidence import (
 from som.preprocessing.masks.options import MaskOptions
 from som.preprocessing.masks.temporal import AVERAGED_STRIDES, average_scores, vote
 
+Method = Literal["auto", "homography", "multi_view", "none"]
 LOG_RANGE = 6.0
 """Otsu's histogram covers log2(1 + score) from 0 to this, 63 px."""
 PASSES = 7
@@ -67,6 +69,7 @@ def estimate_masks(
     w2c: Float[Tensor, "T 4 4"] | None = None,
     registered: Bool[Tensor, "T"] | None = None,
     depth: Float[Tensor, "T _ _"] | None = None,
+    method: Method = "auto",
     options: MaskOptions | None = None,
     progress: Progress | None = None,
 ) -> MaskEstimate:
@@ -87,6 +90,9 @@ def estimate_masks(
         w2c: world-to-camera poses, OpenCV axes.
         registered: frames whose pose is known; by default all.
         depth: z in units of ``w2c`` at any size, 0 = unknown; narrows the depths at which a static point may lie.
+        method: ``homography``: what does not follow the homography of most of the picture moves. ``multi_view``: what
+            no static point at any depth explains under the cameras. auto: both together once there are cameras that
+            fit, and plain flow where the camera stands still. ``none``: nothing moves.
         options: how; by default ``MaskOptions()``.
         progress: called with the share of the steps that is done.
 
@@ -97,9 +103,9 @@ def estimate_masks(
     start = time.perf_counter()
     frames = np.asarray(frames)
     _check_input(flow, frames, K, w2c, registered, depth)
-    if options.method == "multi_view" and w2c is None:
-        raise UserError("--masks.method multi_view needs cameras; choose auto or homography, or give cameras.")
-    if options.method == "none":
+    if method == "multi_view" and w2c is None:
+        raise UserError("`masks.provider` multi-view needs cameras; choose auto or homography, or give cameras.")
+    if method == "none":
         empty = torch.zeros(frames.shape[:3], dtype=torch.bool)
         score = torch.zeros(flow.num_frames, flow.height, flow.width)
         return MaskEstimate(empty, score, "none", {"method": "none"})
@@ -107,7 +113,7 @@ def estimate_masks(
     tick = _Ticker(progress, PASSES * flow.num_frames)
     checked = CheckedFlow.of(flow, frames, tick)
     cameras = None if w2c is None else _cameras(flow, K, w2c, registered, depth)
-    scores, method, findings, warnings = _score(checked, cameras, options, tick)
+    scores, evidence, findings, warnings = _score(checked, cameras, method, options, tick)
     scores = average_scores(checked, scores, tick)
     unknown = np.isnan(scores)
     scores[unknown] = 0  # no evidence of motion
@@ -117,11 +123,11 @@ def estimate_masks(
     doubtful = unknown | (scores > threshold / 2)
     foreground = np.stack([_finish(masks[t], doubtful[t], frames[t], options, tick) for t in range(len(masks))])
 
-    findings |= {"method": method, "threshold_px": threshold, "otsu_px": split}
+    findings |= {"method": evidence, "threshold_px": threshold, "otsu_px": split}
     findings |= _describe(checked, foreground)
     findings["seconds"] = round(time.perf_counter() - start, 2)
     warnings += _warnings(findings)
-    return MaskEstimate(torch.from_numpy(foreground), torch.from_numpy(scores), method, findings, warnings)
+    return MaskEstimate(torch.from_numpy(foreground), torch.from_numpy(scores), evidence, findings, warnings)
 
 
 class _Ticker:
@@ -166,11 +172,11 @@ def _cameras(flow: VideoFlow, K, w2c, registered, depth) -> Cameras:
 
 
 def _score(
-    checked: CheckedFlow, cameras: Cameras | None, options: MaskOptions, tick: Callable[[], None]
+    checked: CheckedFlow, cameras: Cameras | None, method: Method, options: MaskOptions, tick: Callable[[], None]
 ) -> tuple[np.ndarray, str, dict, list[str]]:
-    """(T,H,W) px residuals, nan where unknown, with the method, findings and warnings."""
+    """(T,H,W) px residuals, nan where unknown, with what it was found by, findings and warnings."""
     T, findings, warnings = checked.flow.num_frames, {}, []
-    if options.method != "homography" and _stands_still(checked, cameras, options, findings):
+    if method != "homography" and _stands_still(checked, cameras, options, findings):
         scores = []
         for t in range(T):
             scores.append(static_evidence(checked, t, options.homography_strides))
@@ -182,7 +188,7 @@ def _score(
         evidence, share = homography_evidence(checked, t, options)
         planar.append(evidence)
         shares += share
-        if cameras is not None and options.method != "homography":
+        if cameras is not None and method != "homography":
             rigid.append(rigid_evidence(checked, t, cameras, options))
         tick()
     planar = np.stack(planar)
@@ -192,7 +198,7 @@ def _score(
     rigid = np.stack(rigid)
     known = rigid[np.isfinite(rigid)]
     findings["camera_residual_px"] = float(np.median(known)) if len(known) else None
-    if options.method == "multi_view":
+    if method == "multi_view":
         return rigid, "multi_view", findings, warnings
     explained = {name: explained_share(r, options.inlier_px) for name, r in (("plane", planar), ("cameras", rigid))}
     findings["explained_share"] = {name: round(share, 4) for name, share in explained.items()}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Literal
 
 from som.errors import UserError
 
@@ -13,10 +12,6 @@ class MaskOptions:
     """How moving pixels are found. Lengths called px are pixels of the flow fields; radii and sizes of clean-up are for
     fields whose longer side is 427 px, and scale with it."""
 
-    method: Literal["auto", "homography", "multi_view", "none"] = "auto"
-    """``homography``: what does not follow the homography of most of the picture moves. ``multi_view``: what no static
-    point at any depth explains under the estimated cameras. auto: both together once there are cameras that fit, and
-    plain flow where the camera stands still. ``none``: nothing moves."""
     homography_strides: tuple[int, ...] = (1, 2, 4)
     """Distances in frames, both ways, over which a homography is compared with the flow."""
     multi_view_strides: tuple[int, ...] = (1, 2, 4, 8)

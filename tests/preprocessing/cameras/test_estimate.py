@@ -69,7 +69,7 @@ def moving_flow():
 
 @pytest.fixture(scope="module")
 def estimate(moving_flow):
-    return estimate_cameras(moving_flow, options=CameraOptions(method="bundle_adjustment", **FAST))
+    return estimate_cameras(moving_flow, method="bundle_adjustment", options=CameraOptions(**FAST))
 
 
 def test_cameras_of_a_room_are_found_without_any_knowledge(estimate):
@@ -125,15 +125,15 @@ def test_missing_and_foreign_files_are_named(tmp_path):
 
 
 def test_same_seed_same_cameras(moving_flow):
-    options = CameraOptions(method="bundle_adjustment", focal=FOCAL, points_per_query=40)
-    first, second = (estimate_cameras(moving_flow, options=options) for _ in range(2))
+    options = CameraOptions(focal=FOCAL, points_per_query=40)
+    first, second = (estimate_cameras(moving_flow, method="bundle_adjustment", options=options) for _ in range(2))
     np.testing.assert_array_equal(first.w2c, second.w2c)
 
 
 def test_known_focal_length_is_held_in_pixels_of_larger_images():
     flow = flow_of(path(), image_size=(3 * H, 3 * W))
     found = estimate_cameras(
-        flow, options=CameraOptions(method="bundle_adjustment", focal=3 * FOCAL, points_per_query=40)
+        flow, method="bundle_adjustment", options=CameraOptions(focal=3 * FOCAL, points_per_query=40)
     )
     np.testing.assert_allclose(found.K, np.diag([3, 3, 1]) @ K)
     assert trajectory_error(found.w2c, path()).ate_share < 0.01
@@ -151,8 +151,8 @@ def test_masks_keep_a_large_mover_out():
     mover = np.zeros((T, H, W), bool)
     mover[:, 5:55, 30:80] = True
     flow = flow_of(path(), mover=mover)
-    options = CameraOptions(method="bundle_adjustment", focal=FOCAL, points_per_query=80)
-    found = estimate_cameras(flow, moving=mover, options=options)
+    options = CameraOptions(focal=FOCAL, points_per_query=80)
+    found = estimate_cameras(flow, moving=mover, method="bundle_adjustment", options=options)
     assert trajectory_error(found.w2c, path()).ate_share < 0.01
     inside = mover[found.obs_frame, found.obs_xy[:, 1].astype(int), found.obs_xy[:, 0].astype(int)]
     assert not inside.any()
@@ -178,14 +178,14 @@ def test_camera_that_moves_and_returns_is_not_static(moving_flow):
     there_and_back = path()[np.r_[0:7, 6:-1:-1]]
     options = CameraOptions(focal=FOCAL, points_per_query=40)
     assert not estimate_cameras(flow_of(there_and_back), options=options).static
-    with_force = estimate_cameras(moving_flow, options=CameraOptions(method="static", focal=FOCAL))
+    with_force = estimate_cameras(moving_flow, method="static", options=CameraOptions(focal=FOCAL))
     assert with_force.static and "said to be static" in with_force.warnings[0]
 
 
 def test_camera_that_only_turns_is_told_to_have_no_parallax():
     turning = flow_of(path(step=(0, 0, 0)))
-    options = CameraOptions(method="bundle_adjustment", focal=FOCAL, points_per_query=60)
-    found = estimate_cameras(turning, options=options)
+    options = CameraOptions(focal=FOCAL, points_per_query=60)
+    found = estimate_cameras(turning, method="bundle_adjustment", options=options)
     assert any("hardly changes its place" in warning for warning in found.warnings)
     assert np.linalg.norm(np.ptp(camera_centers(found.w2c), axis=0)) < 0.05
 
@@ -196,7 +196,7 @@ def test_frames_that_nothing_links_get_interpolated_cameras_and_a_warning():
     for a, b in list(flow.pairs()):
         if 6 in (a, b):
             flow.put(a, b, nonsense)
-    found = estimate_cameras(flow, options=CameraOptions(method="bundle_adjustment", focal=FOCAL, points_per_query=60))
+    found = estimate_cameras(flow, method="bundle_adjustment", options=CameraOptions(focal=FOCAL, points_per_query=60))
     assert np.flatnonzero(~found.registered).tolist() == [6]
     centers = camera_centers(found.w2c)
     np.testing.assert_allclose(centers[6], (centers[5] + centers[7]) / 2, atol=1e-9)
@@ -241,8 +241,8 @@ def test_options_load_without_heavy_imports():
 
 @pytest.mark.skipif(importlib.util.find_spec("pycolmap") is None, reason="needs pycolmap")
 def test_global_mapping_finds_the_same_cameras(moving_flow):
-    options = CameraOptions(method="global_mapping", points_per_query=60, focal_starts=(0.8,), num_threads=1)
-    found = estimate_cameras(moving_flow, options=options)
+    options = CameraOptions(points_per_query=60, focal_starts=(0.8,), num_threads=1)
+    found = estimate_cameras(moving_flow, method="global_mapping", options=options)
     assert found.method == "global_mapping"
     assert trajectory_error(found.w2c, path()).ate_share < 0.01
     assert abs(focal_error(found.K, K)) < 0.02
@@ -251,7 +251,7 @@ def test_global_mapping_finds_the_same_cameras(moving_flow):
 def test_global_mapping_without_pycolmap_says_how_to_get_it(moving_flow, monkeypatch):
     monkeypatch.setattr("som.preprocessing.cameras.search.is_available", lambda: False)
     with pytest.raises(UserError, match=r"som4d\[cameras\]"):
-        estimate_cameras(moving_flow, options=CameraOptions(method="global_mapping"))
+        estimate_cameras(moving_flow, method="global_mapping")
 
 
 def test_failing_global_mapping_is_told_with_its_reason(moving_flow, monkeypatch):
@@ -261,7 +261,7 @@ def test_failing_global_mapping_is_told_with_its_reason(moving_flow, monkeypatch
     monkeypatch.setattr(search, "is_available", lambda: True)
     monkeypatch.setattr(search, "map_cameras", fail)
     with pytest.raises(UserError, match="no tie points"):
-        estimate_cameras(moving_flow, options=CameraOptions(method="global_mapping", focal=FOCAL, points_per_query=40))
+        estimate_cameras(moving_flow, method="global_mapping", options=CameraOptions(focal=FOCAL, points_per_query=40))
     # auto asks it only for a second opinion, and lives without
     monkeypatch.setattr(search, "SECOND_OPINION", 1.1)
     found = estimate_cameras(moving_flow, options=CameraOptions(focal=FOCAL, points_per_query=40))

@@ -56,13 +56,11 @@ def test_motion_along_epipolar_lines_is_left_to_the_homography(make_clip):
     clip = make_clip(
         path=np.arange(T)[:, None] * np.array([[0.06, 0.0]]), camera=np.arange(T)[:, None] * [[0.12, 0, 0]]
     )
-    rigid = estimate_masks(clip.flow, clip.frames, K=clip.K, w2c=clip.w2c, options=MaskOptions(method="multi_view"))
+    rigid = estimate_masks(clip.flow, clip.frames, K=clip.K, w2c=clip.w2c, method="multi_view")
     assert clip.recall(rigid.foreground) < 0.2
     # what lies in front of the wall cannot be a point behind it
     depth = torch.where(torch.from_numpy(clip.moving), 4.0, 6.0)
-    narrowed = estimate_masks(
-        clip.flow, clip.frames, K=clip.K, w2c=clip.w2c, depth=depth, options=MaskOptions(method="multi_view")
-    )
+    narrowed = estimate_masks(clip.flow, clip.frames, K=clip.K, w2c=clip.w2c, depth=depth, method="multi_view")
     assert clip.recall(narrowed.foreground) > 0.9
 
 
@@ -136,7 +134,7 @@ def test_flow_in_one_direction_only_says_nothing(falling):
 
 
 def test_no_masks_on_demand(falling):
-    found = estimate_masks(falling.flow, falling.frames, options=MaskOptions(method="none"))
+    found = estimate_masks(falling.flow, falling.frames, method="none")
     assert found.method == "none" and not found.foreground.any() and found.foreground.shape == (T, 96, 144)
 
 
@@ -152,8 +150,8 @@ def test_input_that_does_not_fit(falling):
         estimate_masks(flow, frames, K=K, w2c=w2c[:3])
     with pytest.raises(UserError, match="depth"):
         estimate_masks(flow, frames, K=K, w2c=w2c, depth=torch.ones(3, 96, 144))
-    with pytest.raises(UserError, match="multi_view needs cameras"):
-        estimate_masks(flow, frames, options=MaskOptions(method="multi_view"))
+    with pytest.raises(UserError, match="multi-view needs cameras"):
+        estimate_masks(flow, frames, method="multi_view")
 
 
 @pytest.mark.parametrize(
