@@ -122,12 +122,12 @@ def train_and_score(first, dataset, truth, pairs, row: str, seed: int, arguments
     import torch
     from scene_scores import depth_flicker, floater_share
 
-    from som.cli import merge, read_yaml
     from som.data.config import DemoData
     from som.evaluation.config import EvaluationConfig
     from som.evaluation.evaluate import evaluate_scene
-    from som.run_config import TrainingRun
+    from som.settings.plain import merge, read_settings
     from som.training.config import DensityConfig, TrainingConfig
+    from som.training.run_config import TrainingRun
     from som.training.trainer import Trainer
 
     foreground, background = arguments.gaussians
@@ -141,7 +141,7 @@ def train_and_score(first, dataset, truth, pairs, row: str, seed: int, arguments
     run = TrainingRun(data=DemoData(), training=base)
     name = "ordinal" if row == "ordinal" else f"ablation/{row.removesuffix('_aligned')}"
     preset = ROOT / "configs" / f"{name}.yaml"
-    run = merge(run, read_yaml(preset), str(preset))
+    run = merge(run, read_settings(preset), str(preset))
     with tempfile.TemporaryDirectory() as work_dir:
         scene = type(first).from_state(first.state())
         options = dict(device=torch.device("cpu"), seed=seed, links=pairs)

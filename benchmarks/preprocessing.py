@@ -197,7 +197,7 @@ def score(scored: Path, work_dir: Path, name: str, steps: int, threads: int) -> 
     """Scores at the held-out views of a data set, kept in <work_dir>/<name>."""
     results = work_dir / name / "metrics.json"
     if not results.is_file():
-        where = ("--work-dir", work_dir, "--out-dir", work_dir / name, "--threads", threads, "--model", steps)
+        where = ("--work-dir", work_dir, "--output", work_dir / name, "--threads", threads, "--model", steps)
         quick = ("--evaluation.lpips", "off", "--evaluation.videos.kinds", "novel_view")
         run("run_val.py", *where, *quick, "data:custom", "--data.root-dir", scored)
     summary = json.loads(results.read_text())["summary"]

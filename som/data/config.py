@@ -48,8 +48,8 @@ class SequenceData(DataOptions):
     """First time index that is used."""
     end: int | None = None
     """Time index after the last one that is used; by default all."""
-    stride: int = 1
-    """Use every stride-th time; the times are then counted 0, 1, 2, ..."""
+    every: int = 1
+    """Use every n-th time; the times are then counted 0, 1, 2, ..."""
     hold_out_every: int | None = None
     """Turn the training views at times 0, n, 2n, ... into held-out views."""
     mask_erosion: int | None = None

@@ -22,8 +22,8 @@ def apply_options(dataset: VideoDataset, config: SequenceData, default_erosion: 
     Raises:
         UserError: an option is out of range or leaves no training view.
     """
-    if config.start != 0 or config.end is not None or config.stride != 1:
-        dataset = select_times(dataset, config.start, config.end, config.stride)
+    if config.start != 0 or config.end is not None or config.every != 1:
+        dataset = select_times(dataset, config.start, config.end, config.every)
     if config.hold_out_every is not None:
         dataset = hold_out(dataset, config.hold_out_every)
     erosion = default_erosion if config.mask_erosion is None else config.mask_erosion
@@ -32,27 +32,27 @@ def apply_options(dataset: VideoDataset, config: SequenceData, default_erosion: 
     return erode_masks(dataset, erosion) if erosion > 1 else dataset
 
 
-def select_times(dataset: VideoDataset, start: int, end: int | None, stride: int) -> VideoDataset:
-    """Only the times start, start + stride, ... before end, counted anew from 0; views and tracks elsewhere go.
+def select_times(dataset: VideoDataset, start: int, end: int | None, every: int) -> VideoDataset:
+    """Only the times start, start + every, ... before end, counted anew from 0; views and tracks elsewhere go.
 
     Raises:
         UserError: fewer than two training views would be left.
     """
-    if start < 0 or stride < 1:
-        raise UserError(f"--data.start must be at least 0 and --data.stride at least 1, got {start} and {stride}.")
-    times = list(range(dataset.num_times))[start:end:stride]
+    if start < 0 or every < 1:
+        raise UserError(f"--data.start must be at least 0 and --data.every at least 1, got {start} and {every}.")
+    times = list(range(dataset.num_times))[start:end:every]
     new_time = {old: new for new, old in enumerate(times)}
     train = _at_times(dataset.train, new_time)
     if train is None or len(train) < 2:
         raise UserError(
-            f"--data.start {start} --data.end {end} --data.stride {stride}: leaves "
+            f"--data.start {start} --data.end {end} --data.every {every}: leaves "
             f"{0 if train is None else len(train)} of {len(dataset.train)} training views, at least 2 are needed."
         )
     val = None if dataset.val is None else _at_times(dataset.val, new_time)
     return replace(
         dataset,
         num_times=len(times),
-        fps=dataset.fps / stride,
+        fps=dataset.fps / every,
         train=train,
         val=val,
         tracks=_track_times(dataset.tracks, new_time, ("xy", "visible", "confidence")),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -85,20 +85,24 @@ class ProgressLine:
 class _Lines(logging.Handler):
     """Passes every message on as a line of text."""
 
-    def __init__(self, line: ProgressLine):
+    def __init__(self, line: ProgressLine, render: Callable[[str], str]):
         super().__init__()
-        self.line = line
+        self.line, self.render = line, render
 
     def emit(self, record: logging.LogRecord) -> None:
         prefix = "note: " if record.levelno == logging.WARNING else ""
-        self.line.say(prefix + record.getMessage())
+        self.line.say(prefix + self.render(record.getMessage()))
 
 
 @contextmanager
-def shown_messages() -> Iterator[ProgressLine]:
-    """Inside, what the library logs is shown on standard error, above the progress line that is given."""
+def shown_messages(render: Callable[[str], str] = str) -> Iterator[ProgressLine]:
+    """Inside, what the library logs is shown on standard error, above the progress line that is given.
+
+    Args:
+        render: turns a message of the library into what is shown, as ``Command.render`` does.
+    """
     with ProgressLine() as line:
-        handler, loggers = _Lines(line), [logging.getLogger(name) for name in ("som", "flow")]
+        handler, loggers = _Lines(line, render), [logging.getLogger(name) for name in ("som", "flow")]
         before = [(logger.level, logger.propagate) for logger in loggers]
         for logger in loggers:
             logger.addHandler(handler)

@@ -6,8 +6,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from som.cli import write_yaml
 from som.errors import UserError
+from som.settings.plain import write_settings
 
 
 def config_path(work_dir: Path) -> Path:
@@ -60,6 +60,6 @@ def begin_work_dir(work_dir: Path, settings: Any, overwrite: bool) -> None:
             for name in ("checkpoints", "logs", "val"):
                 shutil.rmtree(work_dir / name, ignore_errors=True)
             (work_dir / "metrics.jsonl").unlink(missing_ok=True)
-        write_yaml(config_path(work_dir), settings)
+        write_settings(config_path(work_dir), settings)
     except OSError as error:
         raise UserError(f"`work_dir` {work_dir}: cannot be written ({error.strerror}); name another folder.") from None

@@ -11,7 +11,6 @@ from typing import Literal
 import torch
 
 from flow.video_flow import VideoFlow
-from som.cli import to_plain
 from som.correspondence import link_pixel_pairs, link_static_points, training_flow
 from som.correspondence.config import FlowConfig
 from som.data.config import CustomData
@@ -21,14 +20,15 @@ from som.errors import UserError
 from som.initialization import initialize_scene
 from som.initialization.config import InitializationConfig
 from som.initialization.depth_alignment import align_depth, with_aligned_depth
-from som.run_config import TrainingRun, check_same_run, check_training_run, recorded_run
 from som.runs.device import choose_device
 from som.runs.interruption import Stop
 from som.runs.progress import format_seconds
 from som.runs.work_dir import begin_work_dir, checkpoint_path
 from som.scene import DynamicScene
 from som.scene.checkpoint import Checkpoint, load_checkpoint
+from som.settings.plain import to_plain
 from som.training.config import TrainingConfig
+from som.training.run_config import TrainingRun, check_same_run, check_training_run, recorded_run
 from som.training.trainer import Callback, Trainer, total_steps
 
 logger = logging.getLogger(__name__)

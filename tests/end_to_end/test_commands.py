@@ -80,7 +80,7 @@ def test_scores_by_step_and_last_without_any_other_option(trained, command):
 
 
 def test_scores_with_the_data_set_given(trained, command):
-    options = ["--work-dir", "out", "--model", "60", "--out-dir", "elsewhere", "--evaluation.videos.kinds"]
+    options = ["--work-dir", "out", "--model", "60", "--output", "elsewhere", "--evaluation.videos.kinds"]
     done = command("run_val.py", *options, *TINY, "--data.is-train", "False", cwd=trained)
     assert done.returncode == 0, done.stderr
     assert (trained / "elsewhere" / "metrics.json").is_file()

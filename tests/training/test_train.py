@@ -9,10 +9,10 @@ from som.data.config import DemoData
 from som.data.load import load_dataset
 from som.errors import UserError
 from som.initialization.config import InitializationConfig
-from som.run_config import recorded_run
 from som.runs.interruption import Interrupted
 from som.scene.checkpoint import load_checkpoint
 from som.training.config import TrainingConfig
+from som.training.run_config import recorded_run
 from som.training.train import train, train_from_run
 
 FEW = InitializationConfig(num_foreground=100, num_background=200)

@@ -23,12 +23,12 @@ from som.depth.training.distributed import Processes
 from som.depth.training.metric import HeightState
 from som.depth.training.objective import DepthObjective
 from som.depth.training.optimization import RunningStatistics, make_optimizer, rate_factor, set_rates
-from som.depth.training.plain import to_plain
 from som.runs.checkpoint import save_step
 from som.runs.device import seeded
 from som.runs.interruption import Interrupted, Stop
 from som.runs.log import MeanValues, RunLog
 from som.runs.work_dir import checkpoint_path
+from som.settings.plain import to_plain
 
 Callback = Callable[[int, int, dict[str, float]], None]
 """Called at every report with the steps done, the steps planned, and the mean values since the last."""

@@ -1,4 +1,4 @@
-"""run_depth.py train, score and predict with mvdepthnet, on files."""
+"""som4d depth train, score and predict with mvdepthnet, on files."""
 
 import json
 
@@ -7,8 +7,17 @@ import numpy as np
 import pytest
 import torch
 
-from som.depth.cli.options import InputOptions, ModelOptions, PredictCommand, ScoreCommand, TrainCommand
-from som.depth.cli.run import run
+from som.commands.depth.options import (
+    InputOptions,
+    ModelOptions,
+    PredictCommand,
+    ReaderOptions,
+    ScoreCommand,
+    TrainCommand,
+)
+from som.commands.depth.predict import predict
+from som.commands.depth.score import score
+from som.commands.depth.train import train
 from som.depth.errors import DepthError
 from som.depth.training.checkpoint import load_checkpoint
 from tests.depth.multiview.conftest import plane_clip
@@ -29,30 +38,30 @@ def folder(tmp_path_factory):
 
 
 def test_a_trained_network_scores_and_predicts(folder, make_config, tmp_path, capsys):
-    source = InputOptions(data=(folder,), reader=("center_offset=0",))
+    source = InputOptions(data=(folder,), reader=ReaderOptions(center_offset=0))
     command = TrainCommand(source, tmp_path / "run", make_config(steps=30), device="cpu")
-    assert run(command) == 0
-    assert run(command) == 0
+    assert train(command) == 0
+    assert train(command) == 0
     assert "is complete" in capsys.readouterr().err
 
     model = ModelOptions(model=tmp_path / "run", scene_range=(1.2, 12.0))
-    assert run(ScoreCommand(source, model=model, scales=("none",), output=tmp_path / "scores", device="cpu")) == 0
+    assert score(ScoreCommand(source, model=model, scales=("none",), output=tmp_path / "scores", device="cpu")) == 0
     scores = json.loads((tmp_path / "scores" / "scores.json").read_text())
     assert next(iter(scores.values()))["metrics"]["abs_rel"] < 0.2
 
-    assert run(PredictCommand(source, output=tmp_path / "depth", model=model, device="cpu")) == 0
+    assert predict(PredictCommand(source, output=tmp_path / "depth", model=model, device="cpu")) == 0
     assert json.loads((tmp_path / "depth" / "depth.json").read_text())["depth_kind"] == "metric"
     assert np.load(tmp_path / "depth" / "depth" / "00000.npy").shape == (64, 64)
 
     with pytest.raises(DepthError, match="--flip"):
-        run(ScoreCommand(source, model=model, flip=True, device="cpu"))
+        score(ScoreCommand(source, model=model, flip=True, device="cpu"))
     with pytest.raises(DepthError, match=r"matching published and network\.width 1"):
-        run(
+        train(
             TrainCommand(
                 source, tmp_path / "other", make_config(), weights=tmp_path / "opensource_model.pth.tar", device="cpu"
             )
         )
     started = TrainCommand(source, tmp_path / "more", make_config(steps=1), weights=tmp_path / "run", device="cpu")
-    assert run(started) == 0
+    assert train(started) == 0
     trained, more = (load_checkpoint(tmp_path / name / "checkpoints/last.ckpt").depth_net for name in ("run", "more"))
     assert float((trained["net.conv1.0.weight"] - more["net.conv1.0.weight"]).abs().max()) < 0.01

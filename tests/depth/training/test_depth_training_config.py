@@ -10,28 +10,29 @@ from som.depth.training.config import (
     NetworkOptions,
     check_training,
 )
-from som.depth.training.plain import differences, from_plain, to_plain
+from som.errors import UserError
+from som.settings.plain import differences, merge, to_plain
 
 
 def test_plain_form_gives_the_configuration_back():
     config = DepthTrainingConfig(network=NetworkOptions("resnet18", depth_range=(0.5, 20.0)), learning_rate=2e-4)
     plain = to_plain(config)
     assert plain["network"]["depth_range"] == [0.5, 20.0]
-    assert from_plain(DepthTrainingConfig, plain, "here") == config
+    assert merge(DepthTrainingConfig(), plain, "here") == config
 
 
 @pytest.mark.parametrize(
     ("plain", "message"),
     [
-        ({"stepps": 3}, "config.json: there is no setting 'stepps'"),
-        ({"steps": "many"}, "config.json: steps: 'many' does not fit"),
-        ({"network": {"name": "vgg"}}, "config.json: network: name: 'vgg' does not fit"),
-        ([1], "expected a table"),
+        ({"stepps": 3}, "config.yaml: there is no setting 'stepps'"),
+        ({"steps": "many"}, "config.yaml: steps: 'many' does not fit"),
+        ({"network": {"name": "vgg"}}, "config.yaml: network: name: 'vgg' does not fit"),
+        ([1], "expected a mapping"),
     ],
 )
 def test_a_wrong_entry_is_named(plain, message):
-    with pytest.raises(DepthError, match=message):
-        from_plain(DepthTrainingConfig, plain, "config.json")
+    with pytest.raises(UserError, match=message):
+        merge(DepthTrainingConfig(), plain, "config.yaml")
 
 
 @pytest.mark.parametrize(
@@ -64,5 +65,5 @@ def test_differences_name_nested_settings():
 
 
 def test_configuration_comes_without_torch():
-    code = "import sys, depth.training.config, depth.cli.options; sys.exit('torch' in sys.modules)"
+    code = "import sys, som.depth.training.config, som.commands.depth; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

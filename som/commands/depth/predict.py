@@ -1,4 +1,4 @@
-"""run_depth.py predict, run_depth.py sweep"""
+"""som4d depth predict, som4d depth sweep"""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from som.depth.cli.common import (
+from som.commands.depth.common import (
     height_priors,
     masks_of,
     open_input,
@@ -21,8 +21,8 @@ from som.depth.cli.common import (
     road_and_objects,
     write_depth_pictures,
 )
-from som.depth.cli.model import LoadedModel, load_model
-from som.depth.cli.options import MetricOptions, PredictCommand, SweepCommand
+from som.commands.depth.model import LoadedModel, load_model
+from som.commands.depth.options import MetricOptions, PredictCommand, SweepCommand
 from som.depth.data import DepthSequence
 from som.depth.errors import DepthError
 from som.depth.estimate import KINDS, DepthPrior, estimate_depth, predict_depth

@@ -1,4 +1,4 @@
-"""run_depth.py score"""
+"""som4d depth score"""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from som.depth.cli.common import open_inputs, read_depth_folder, spread
-from som.depth.cli.model import LoadedModel, load_model
-from som.depth.cli.options import ScoreCommand
+from som.commands.depth.common import open_inputs, read_depth_folder, spread
+from som.commands.depth.model import LoadedModel, load_model
+from som.commands.depth.options import ScoreCommand
 from som.depth.data import DepthSequence
 from som.depth.draw import color_depth, color_error, disparity_range, sheet, to_bytes
 from som.depth.errors import DepthError

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import math
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from som.depth.cli.options import InputOptions, MetricOptions
+from som.commands.depth.options import InputOptions, MetricOptions
 from som.depth.data import DepthSequence, open_sequence, recognise
 from som.depth.data.files import read_map
 from som.depth.data.opening import READERS
@@ -51,7 +50,7 @@ def open_input(options: InputOptions, **sizing) -> DepthSequence:
 
 def _open(path: Path, options: InputOptions, sizing: dict) -> DepthSequence:
     kind = recognise(path) if options.kind == "auto" else options.kind
-    reader = dict(_reader_option(text) for text in options.reader)
+    reader = options.reader.given()
     given = options.intrinsics is not None or options.fov is not None
     if given and kind in ("folder", "video"):
         reader["K"] = _intrinsics(path, kind, options)
@@ -61,7 +60,7 @@ def _open(path: Path, options: InputOptions, sizing: dict) -> DepthSequence:
         path,
         kind,
         start=options.start,
-        stop=options.stop,
+        stop=options.end,
         every=options.every,
         moving=options.moving,
         **sizing,
@@ -70,16 +69,6 @@ def _open(path: Path, options: InputOptions, sizing: dict) -> DepthSequence:
     for note in sequence.notes:
         say(f"note: {sequence.name}: {note}")
     return sequence
-
-
-def _reader_option(text: str) -> tuple[str, object]:
-    name, separator, value = text.partition("=")
-    if not separator:
-        raise DepthError(f"--reader {text}: write name=value, such as depth_unit=0.001.")
-    try:
-        return name, ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        return name, value
 
 
 def _intrinsics(path: Path, kind: str, options: InputOptions) -> np.ndarray:
@@ -145,14 +134,14 @@ def height_priors(options: MetricOptions) -> HeightPriors:
 def read_depth_folder(
     folder: Path, names: Sequence[str]
 ) -> tuple[list[Float[np.ndarray, "h w"]], list[Float[np.ndarray, "h w"]] | None]:
-    """Depth, and confidence where it is there, of the frames called ``names``, as run_depth.py predict wrote them.
+    """Depth, and confidence where it is there, of the frames called ``names``, as som4d depth predict wrote them.
 
     Raises:
         DepthError: no depth.json, or a map is missing or broken.
     """
     file = folder / "depth.json"
     if not file.is_file():
-        raise DepthError(f"{file}: does not exist; give a folder that run_depth.py predict or sweep has written.")
+        raise DepthError(f"{file}: does not exist; give a folder that som4d depth predict or sweep has written.")
     unit = float(json.loads(file.read_text(encoding="utf-8"))["depth_unit_scale_factor"])
     depths, confidences = [], []
     for name in names:

@@ -1,8 +1,7 @@
-"""run_depth.py train"""
+"""som4d depth train"""
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 import time
@@ -11,8 +10,8 @@ from pathlib import Path
 
 import torch
 
-from som.depth.cli.common import height_priors, open_inputs, road_and_objects
-from som.depth.cli.options import TrainCommand
+from som.commands.depth.common import height_priors, open_inputs, road_and_objects
+from som.commands.depth.options import TrainCommand
 from som.depth.data import DepthSequence
 from som.depth.errors import DepthError
 from som.depth.multiview import MultiViewNet, predict_views
@@ -30,20 +29,21 @@ from som.depth.training.checkpoint import load_checkpoint
 from som.depth.training.collapse import CollapseError, collapse_reason
 from som.depth.training.config import DepthTrainingConfig, check_training
 from som.depth.training.distributed import Processes, joined_processes
-from som.depth.training.plain import differences, to_plain
 from som.depth.training.teacher import swept_labels
 from som.depth.training.trainer import DepthTrainer, NonFiniteLossError
 from som.depth.weights import load_weights
-from som.files import write_bytes
 from som.runs.device import choose_device, set_up_process
 from som.runs.interruption import Interrupted, stop_signals
 from som.runs.progress import ProgressLine, say
 from som.runs.work_dir import checkpoint_path
+from som.settings.plain import check_same_settings, merge, read_settings, write_settings
 
 CHECKED_FRAMES = 16
 """Frames whose depth is looked at when training is over."""
 CHECKED_NEIGHBOURS = 48
 """Of a multi-view network: frames from the beginning of the first video, which are matched with each other."""
+WHERE_NOT_WHAT = ("work_dir", "device", "threads", "overwrite")
+"""Settings that do not change what a run computes."""
 IMAGE_MEMORY = 4 * 2**30
 """Bytes of images that are kept in memory rather than read again in every epoch."""
 
@@ -189,37 +189,26 @@ def _recorded(command: TrainCommand, processes: Processes) -> bool:
     Raises:
         DepthError: it holds a run with other settings, or is a file.
     """
-    work_dir, file = command.work_dir, command.work_dir / "config.json"
+    work_dir, file = command.work_dir, command.work_dir / "config.yaml"
     if work_dir.exists() and not work_dir.is_dir():
         raise DepthError(f"--work-dir {work_dir}: is a file; name a folder.")
     resumable = not command.overwrite and file.is_file() and checkpoint_path(work_dir).is_file()
     if resumable:
-        found = differences(json.loads(file.read_text(encoding="utf-8")), _description(command))
-        if found:
-            raise DepthError(
-                f"{work_dir} holds a run with other settings ({'; '.join(found)}); use another --work-dir, the same "
-                "settings to resume it, or --overwrite True to start anew."
-            )
+        recorded = merge(command, read_settings(file), str(file))
+        recorded.training.workers = command.training.workers  # the result does not depend on it
+        check_same_settings(recorded, command, work_dir, WHERE_NOT_WHAT)
     processes.wait()  # before the first process writes there
     return resumable
-
-
-def _description(command: TrainCommand) -> dict:
-    """What a run computes; where and how is left out."""
-    plain = to_plain(replace(command, training=DepthTrainingConfig()))
-    kept = {key: plain[key] for key in ("input", "metric", "weights", "pose_weights")}
-    training = {key: value for key, value in to_plain(command.training).items() if key != "workers"}
-    return json.loads(json.dumps({**kept, "training": training}, default=str))
 
 
 def _begin(command: TrainCommand) -> None:
     """Writes the configuration; removes what an earlier run, and only a run, has left there."""
     work_dir = command.work_dir
-    if (work_dir / "config.json").is_file():
+    if (work_dir / "config.yaml").is_file():
         shutil.rmtree(work_dir / "checkpoints", ignore_errors=True)
         (work_dir / "metrics.jsonl").unlink(missing_ok=True)
     try:
-        write_bytes(work_dir / "config.json", json.dumps(_description(command), indent=1).encode())
+        write_settings(work_dir / "config.yaml", command)
     except OSError as error:
         raise DepthError(f"--work-dir {work_dir}: cannot be written ({error.strerror}); name another.") from None
 

@@ -1,16 +1,58 @@
-"""The options of run_depth.py. Free of torch, so that ``--help`` answers at once."""
+"""The settings of som4d depth. Free of torch, so that ``--help`` answers at once."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
+from som.depth.errors import DepthError
 from som.depth.training.config import DepthConfig, DepthTrainingConfig, SweepOptions
+from som.settings.numbers import Number
 
 Device = Literal["auto", "cpu", "cuda"]
+
+
+@dataclass
+class ReaderOptions:
+    """What a layout does not say by itself; an option that the layout at hand does not have is refused."""
+
+    split: Literal["train", "val"] | None = None
+    """native: which frames; None: train."""
+    camera: int | None = None
+    """KITTI: 0 to 3; None: 2, the left colour camera."""
+    truth: Literal["camera", "eigen"] | None = None
+    """KITTI: how laser scans become depth: exactly as the camera sees them, or as the literature's ground truth has
+    it."""
+    root: Path | None = None
+    """eigen: folder of KITTI raw."""
+    improved: Path | None = None
+    """eigen: folder of KITTI's accumulated ground truth, in place of the scans."""
+    depth_unit: Number | None = None
+    """plain: metres per step of integer depth maps, such as 0.001 or 1/256."""
+    center_offset: Number | None = None
+    """plain, 7scenes: added to cx and cy; 0 if pixel centres lie at +0.5 already; None: 0.5."""
+    world_scale: Literal["metric", "arbitrary"] | None = None
+    """plain: unit of the poses; None: metric."""
+    fps: Number | None = None
+    """plain, folder, video: frames per second, where they are not told."""
+
+    def given(self) -> dict[str, object]:
+        """Those that are given, as keywords of the reader.
+
+        Raises:
+            DepthError: a unit or rate that is not positive.
+        """
+        found = {name: value for name, value in vars(self).items() if value is not None}
+        for name in ("depth_unit", "fps"):
+            if not 0 < found.get(name, 1) < math.inf:
+                raise DepthError(f"`reader.{name}`: must be positive, got {found[name]:g}.")
+        if not math.isfinite(found.get("center_offset", 0)):
+            raise DepthError(f"`reader.center_offset`: must be a number, got {self.center_offset}.")
+        return found
 
 
 @dataclass
@@ -23,11 +65,11 @@ class InputOptions:
     kind: str = "auto"
     """Layout, where it is not to be recognised: native, kitti_raw, kitti_odometry, 7scenes, plain, folder, video,
     eigen."""
-    reader: tuple[str, ...] = ()
-    """Options of the layout's reader as name=value, such as depth_unit=0.001; see docs/depth-data.md."""
+    reader: ReaderOptions = field(default_factory=ReaderOptions)
+    """What the layout's reader is told; see docs/depth-data.md."""
     start: int = 0
     """First frame."""
-    stop: int | None = None
+    end: int | None = None
     """Frame after the last one."""
     every: int = 1
     """Use every n-th frame."""
@@ -60,7 +102,7 @@ class TrainCommand:
     input: Annotated[InputOptions, tyro.conf.arg(name="")]
     """Which videos."""
     work_dir: Path = Path("out_depth")
-    """Gets config.json, checkpoints/ and metrics.jsonl; a run that was interrupted goes on from here."""
+    """Gets config.yaml, checkpoints/ and metrics.jsonl; a run that was interrupted goes on from here."""
     training: DepthTrainingConfig = field(default_factory=DepthTrainingConfig)
     """How it is trained."""
     metric: Annotated[MetricOptions, tyro.conf.arg(name="")] = field(default_factory=MetricOptions)
@@ -82,7 +124,7 @@ class ModelOptions:
     """Which network predicts."""
 
     model: Path | None = None
-    """A checkpoint, or the work dir, of run_depth.py train."""
+    """A checkpoint, or the work dir, of som4d depth train."""
     weights: Path | None = None
     """Published weights, for ``network``; see docs/depth-networks.md."""
     network: Literal["small", "resnet18", "resnet50", "packnet", "packnet_1b", "packnet_slim", "mvdepthnet"] = (
@@ -138,7 +180,7 @@ class ScoreCommand:
     input: Annotated[InputOptions, tyro.conf.arg(name="")]
     """Videos or test lists with true depth."""
     depth: Path | None = None
-    """Folder with the depth to score, as run_depth.py predict writes it."""
+    """Folder with the depth to score, as som4d depth predict writes it."""
     model: Annotated[ModelOptions, tyro.conf.arg(name="")] = field(default_factory=ModelOptions)
     """Or the network to score."""
     protocol: Literal["eigen", "eigen_improved", "rgbd", "plain"] = "plain"
@@ -168,7 +210,7 @@ class FuseCommand:
     output: Path = Path("cloud.ply")
     """The point cloud."""
     depth: Path | None = None
-    """Folder with the depth, as run_depth.py predict writes it; by default the data's own."""
+    """Folder with the depth, as som4d depth predict writes it; by default the data's own."""
     max_side: int = 320
     """Depth and images are reduced to this many pixels."""
     min_confidence: float = 0.1
@@ -203,11 +245,3 @@ class SweepCommand:
     threads: int = 0
     """CPU threads; 0: as many as torch takes by itself."""
 
-
-Command = (
-    Annotated[TrainCommand, tyro.conf.subcommand("train")]
-    | Annotated[PredictCommand, tyro.conf.subcommand("predict")]
-    | Annotated[ScoreCommand, tyro.conf.subcommand("score")]
-    | Annotated[FuseCommand, tyro.conf.subcommand("fuse")]
-    | Annotated[SweepCommand, tyro.conf.subcommand("sweep")]
-)

@@ -1,4 +1,4 @@
-"""The network of a command: from a checkpoint of run_depth.py train, or from published weights."""
+"""The network of a command: from a checkpoint of som4d depth train, or from published weights."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from pathlib import Path
 
 import torch
 
-from som.depth.cli.options import ModelOptions
+from som.commands.depth.options import ModelOptions
 from som.depth.errors import DepthError
 from som.depth.multiview import MEASUREMENTS, MultiViewConfig, MultiViewNet
 from som.depth.multiview.build import measurement_rule
 from som.depth.networks import DepthNet, NetworkConfig, make_depth_net
 from som.depth.training.checkpoint import DepthCheckpoint, load_checkpoint
 from som.depth.training.config import DepthTrainingConfig
-from som.depth.training.plain import from_plain
 from som.depth.views import SourceConfig
 from som.depth.weights import load_weights
 from som.runs.progress import say
 from som.runs.work_dir import checkpoint_path
+from som.settings.plain import merge
 
 PUBLISHED_SIZE = (192, 640)
 """(height, width) that most published networks were trained at."""
@@ -80,7 +80,7 @@ def _trained(options: ModelOptions) -> LoadedModel:
 
 
 def _trained_multiview(options: ModelOptions, path: Path, checkpoint: DepthCheckpoint) -> LoadedModel:
-    config = from_plain(DepthTrainingConfig, checkpoint.config, str(path))
+    config = merge(DepthTrainingConfig(), checkpoint.config, str(path))
     try:
         net = MultiViewNet(MultiViewConfig(**checkpoint.network))
         net.load_state_dict(checkpoint.depth_net)

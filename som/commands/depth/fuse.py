@@ -1,12 +1,12 @@
-"""run_depth.py fuse"""
+"""som4d depth fuse"""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from som.depth.cli.common import open_input, read_depth_folder, require_cameras
-from som.depth.cli.options import FuseCommand
+from som.commands.depth.common import open_input, read_depth_folder, require_cameras
+from som.commands.depth.options import FuseCommand
 from som.depth.data import DepthSequence
 from som.depth.data.sequence import nearest_pixels, resize_depth
 from som.depth.errors import DepthError
