@@ -73,7 +73,7 @@ class SceneCameras:
             w2c=given.w2c,
             K=given.K,
             registered=given.registered,
-            static=bool(np.abs(given.w2c - given.w2c[:1]).max() < 1e-9),
+            static=_stands_still(given.w2c),
             world_scale=given.world_scale,
             method=f"given by {given.source.get('program', 'another program')}",
             points=np.zeros((0, 3)) if given.points is None else given.points,
@@ -81,6 +81,30 @@ class SceneCameras:
             sparse_xy=np.zeros((0, 2)) if seen is None else seen.xy,
             sparse_depth=np.zeros(0, np.float32) if seen is None else seen.depth.astype(np.float32),
             sparse_sure=np.ones(0 if seen is None else len(seen.frame), bool),
+        )
+
+    @staticmethod
+    def without_points(
+        w2c: Float[np.ndarray, "t 4 4"],
+        K: Float[np.ndarray, "t 3 3"],
+        *,
+        registered: Bool[np.ndarray, "t"] | None = None,
+        world_scale: Literal["metric", "arbitrary"] = "arbitrary",
+        method: str = "",
+    ) -> SceneCameras:
+        """Cameras that come without triangulated points. Of frames that are not registered the pose is not used."""
+        return SceneCameras(
+            w2c=w2c,
+            K=K,
+            registered=np.ones(len(w2c), bool) if registered is None else registered,
+            static=_stands_still(w2c),
+            world_scale=world_scale,
+            method=method,
+            points=np.zeros((0, 3)),
+            sparse_frame=np.zeros(0, np.int64),
+            sparse_xy=np.zeros((0, 2)),
+            sparse_depth=np.zeros(0, np.float32),
+            sparse_sure=np.zeros(0, bool),
         )
 
     def sparse_maps(
@@ -124,3 +148,7 @@ class SceneCameras:
             return SceneCameras(**{name: arrays[name] for name in ARRAYS}, **json.loads(str(arrays["json"])))
         except (OSError, ValueError, LookupError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise UserError(f"{path}: cannot be read ({error}); run again with --redo cameras.") from None
+
+
+def _stands_still(w2c: Float[np.ndarray, "t 4 4"]) -> bool:
+    return bool(np.abs(w2c - w2c[:1]).max() < 1e-9)
