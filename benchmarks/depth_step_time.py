@@ -47,7 +47,8 @@ def make_trainers(arguments: argparse.Namespace, work_dir: Path) -> dict:
     from som.data.config import DemoData
     from som.data.load import load_dataset
     from som.initialization import InitializationConfig, initialize_scene
-    from som.training.config import DensityConfig, DepthOrderConfig, LossWeights, TrainingConfig
+    from som.training.config import DepthOrderConfig, LossWeights, TrainingConfig
+    from som.training.density import AdaptiveDensity
     from som.training.trainer import Trainer
 
     foreground, background = arguments.gaussians
@@ -63,7 +64,7 @@ def make_trainers(arguments: argparse.Namespace, work_dir: Path) -> dict:
             batch_size=3,
             track_targets=2,
             tracks_per_view=1024,
-            density=DensityConfig(enabled=False, max_foreground=foreground, max_background=background),
+            density=AdaptiveDensity(enabled=False, max_foreground=foreground, max_background=background),
             losses=LossWeights(**(OFF | weights)),
             depth_order=DepthOrderConfig(start=0.0, full=1e-6),
         )

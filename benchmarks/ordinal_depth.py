@@ -126,7 +126,8 @@ def train_and_score(first, dataset, truth, pairs, row: str, seed: int, arguments
     from som.evaluation.config import EvaluationConfig
     from som.evaluation.evaluate import evaluate_scene
     from som.settings.plain import merge, read_settings
-    from som.training.config import DensityConfig, TrainingConfig
+    from som.training.config import TrainingConfig
+    from som.training.density import AdaptiveDensity
     from som.training.run_config import TrainingRun
     from som.training.trainer import Trainer
 
@@ -136,7 +137,7 @@ def train_and_score(first, dataset, truth, pairs, row: str, seed: int, arguments
         batch_size=3,
         track_targets=2,
         tracks_per_view=1024,
-        density=DensityConfig(max_foreground=foreground, max_background=background),
+        density=AdaptiveDensity(max_foreground=foreground, max_background=background),
     )
     run = TrainingRun(data=DemoData(), training=base)
     name = "ordinal" if row == "ordinal" else f"ablation/{row.removesuffix('_aligned')}"

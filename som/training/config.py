@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from som.training.density import AdaptiveDensity
+
 
 @dataclass
 class LossWeights:
@@ -104,42 +106,6 @@ class LearningRates:
 
 
 @dataclass
-class DensityConfig:
-    """Adaptive density control: Gaussians where the image gradient stays high multiply, useless ones are removed."""
-
-    enabled: bool = True
-    """Whether Gaussians are added and removed at all."""
-    start: float = 0.1
-    """Fraction of the run after which it starts."""
-    stop: float = 0.7
-    """Fraction of the run after which the set of Gaussians stays fixed."""
-    every: int = 100
-    """Steps between two rounds."""
-    gradient_threshold: float = 2e-4
-    """Mean norm of the gradient of the 2D centre (in normalised image units) above which a Gaussian is densified."""
-    max_scale: float = 0.01
-    """Scene units. Above it a Gaussian with high gradient is split, below it duplicated."""
-    split_radius: float = 0.05
-    """Part of the longer image side. A Gaussian with high gradient and a larger radius on screen is split."""
-    cull_opacity: float = 0.05
-    """Gaussians less opaque than this are removed."""
-    cull_scale: float = 0.5
-    """Scene units. Larger foreground Gaussians are removed (background: times the extent of the background)."""
-    cull_radius: float = 0.5
-    """Part of the longer image side. Gaussians with a larger radius on screen are removed."""
-    reset_at: tuple[float, ...] = ()
-    """Fractions of the run at which all opacities are clamped down to ``reset_opacity``; culling pauses after each."""
-    reset_opacity: float = 0.08
-    """Opacity after a reset (never raised)."""
-    cull_pause: float = 0.08
-    """Fraction of the run after a reset during which nothing is culled by opacity."""
-    max_foreground: int = 100_000
-    """Largest number of foreground Gaussians; the ones with the highest gradient are densified first."""
-    max_background: int = 300_000
-    """Largest number of background Gaussians."""
-
-
-@dataclass
 class TrainingConfig:
     """The optimisation loop."""
 
@@ -167,5 +133,5 @@ class TrainingConfig:
     """Supervision of depth by order and correlation."""
     learning_rates: LearningRates = field(default_factory=LearningRates)
     """Learning rates."""
-    density: DensityConfig = field(default_factory=DensityConfig)
-    """Adaptive density control."""
+    density: AdaptiveDensity = field(default_factory=AdaptiveDensity)
+    """How Gaussians multiply and disappear."""

@@ -231,8 +231,6 @@ class Objective:
             track_times=track_times,
             poses=poses,
         )
-        if render.info["means2d"].requires_grad:
-            render.info["means2d"].retain_grad()  # density control looks at it after the backward pass
         tracked, weight = None, None
         if wants_tracks and track_times is not None:
             tracked, weight = self._tracked_points(render, batch)

@@ -6,7 +6,7 @@ import logging
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -28,6 +28,7 @@ from som.scene import DynamicScene
 from som.scene.checkpoint import Checkpoint, load_checkpoint
 from som.settings.plain import to_plain
 from som.training.config import TrainingConfig
+from som.training.density import Strategy
 from som.training.run_config import TrainingRun, check_same_run, check_training_run, recorded_run
 from som.training.trainer import Callback, Trainer, total_steps
 
@@ -66,6 +67,7 @@ def train(
     overwrite: bool = False,
     callback: Callback | None = None,
     stop: Stop | None = None,
+    strategy: Strategy | None = None,
 ) -> TrainingResult:
     """Optimises a scene against a data set; goes on where an earlier call with the same arguments was cut off.
 
@@ -83,6 +85,7 @@ def train(
         overwrite: begin anew although the work dir holds a run.
         callback: called with a ``StepReport`` every ``config.log_every`` steps and after the last.
         stop: asked after every step; a number other than 0 saves and ends the run.
+        strategy: how Gaussians multiply and disappear, instead of ``config.density``.
 
     Raises:
         UserError: a setting, the data set or the work dir cannot be used, or the work dir holds another run.
@@ -102,7 +105,7 @@ def train(
         training=config if steps is None else replace(config, steps=steps),
     )
     check_training_run(run)
-    return _train(run, dataset, _is_resumed(run), callback, stop)
+    return _train(run, dataset, _is_resumed(run), callback, stop, strategy)
 
 
 def train_from_run(run: TrainingRun, callback: Callback | None = None, stop: Stop | None = None) -> TrainingResult:
@@ -133,7 +136,12 @@ def _is_resumed(run: TrainingRun) -> bool:
 
 
 def _train(
-    run: TrainingRun, dataset: VideoDataset, resumed: bool, callback: Callback | None, stop: Stop | None
+    run: TrainingRun,
+    dataset: VideoDataset,
+    resumed: bool,
+    callback: Callback | None,
+    stop: Stop | None,
+    strategy: Strategy | None = None,
 ) -> TrainingResult:
     device = choose_device(run.device)
     checkpoint = load_checkpoint(checkpoint_path(run.work_dir)) if resumed else None
@@ -145,7 +153,7 @@ def _train(
         begin_work_dir(run.work_dir, run, run.overwrite)
     elif checkpoint.step >= total_steps(run.training, len(dataset.train)):
         return TrainingResult(checkpoint.scene.to(device), run.work_dir, checkpoint.step, checkpoint.step)
-    trainer = _make_trainer(run, dataset, checkpoint, device)
+    trainer = _make_trainer(run, dataset, checkpoint, device, strategy)
     started_at = trainer.step
     trainer.train(callback, stop)
     return TrainingResult(trainer.scene, run.work_dir, trainer.step, started_at)
@@ -202,7 +210,11 @@ def _with_aligned_depth(run: TrainingRun, dataset: VideoDataset, flow: _LazyFlow
 
 
 def _make_trainer(
-    run: TrainingRun, dataset: VideoDataset, checkpoint: Checkpoint | None, device: torch.device
+    run: TrainingRun,
+    dataset: VideoDataset,
+    checkpoint: Checkpoint | None,
+    device: torch.device,
+    strategy: Strategy | None,
 ) -> Trainer:
     """The trainer at the beginning of the run, or where the checkpoint was written."""
     flow = _LazyFlow(run, dataset, device)
@@ -210,12 +222,15 @@ def _make_trainer(
     links = None
     if run.training.losses.order_across_frames > 0 and dataset.train.depths is not None and len(dataset.train) > 1:
         links = link_pixel_pairs(dataset.train, flow.get())
-    where = (dataset, run.training, run.work_dir)
+    options: dict[str, Any] = {
+        "device": device,
+        "seed": run.seed,
+        "run_config": to_plain(run),
+        "links": links,
+        "strategy": strategy,
+    }
     if checkpoint is not None:
-        trainer = Trainer.resume(
-            checkpoint, *where, device=device, seed=run.seed, run_config=to_plain(run), links=links
-        )
-        logger.info("resuming %s after step %d", run.work_dir, trainer.step)
-        return trainer
+        logger.info("resuming %s after step %d", run.work_dir, checkpoint.step)
+        return Trainer.resume(checkpoint, dataset, run.training, run.work_dir, **options)
     scene = initialize_scene(dataset, run.initialization, run.seed)
-    return Trainer(scene, *where, device=device, seed=run.seed, run_config=to_plain(run), links=links)
+    return Trainer(scene, dataset, run.training, run.work_dir, **options)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -22,7 +22,7 @@ from som.scene import DynamicScene
 from som.scene.checkpoint import Checkpoint
 from som.training.batch import BatchSampler
 from som.training.config import TrainingConfig
-from som.training.density import DensityController
+from som.training.density import Strategy
 from som.training.depth_order import TERM_NAMES, DepthOrderSampler
 from som.training.objective import Objective
 from som.training.optimizers import apply_schedule, load_optimizers_state, make_optimizers, optimizers_state
@@ -73,6 +73,7 @@ class Trainer:
         run_config: stored in every checkpoint.
         links: pixel pairs that optical flow links between training views, by index; without them the term
             order_across_frames rests.
+        strategy: how Gaussians multiply and disappear; None takes ``config.density``.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class Trainer:
         seed: int = 0,
         run_config: dict | None = None,
         links: PairSampler | None = None,
+        strategy: Strategy | None = None,
     ):
         self.config, self.work_dir, self.device, self.seed = config, Path(work_dir), device, seed
         self.run_config = run_config or {}
@@ -95,7 +97,8 @@ class Trainer:
         self.height, self.width = dataset.train.height, dataset.train.width
         self.total_steps = total_steps(config, len(dataset.train))
         self.optimizers = make_optimizers(self.scene, config.learning_rates)
-        self.density = DensityController(self.scene, self.optimizers, config.density, self.total_steps)
+        self.strategy: Strategy = strategy or config.density
+        self.density = self.strategy.initialize_state(self.scene)
         self.objective = Objective(config.losses, dataset.num_times, dataset.has_background, config.depth_order)
         self.sampler = BatchSampler(
             self.dataset,
@@ -128,7 +131,7 @@ class Trainer:
         trainer.step = checkpoint.step
         try:
             load_optimizers_state(trainer.optimizers, checkpoint.training["optimizers"])
-            trainer.density.load_state(checkpoint.training["density"])
+            trainer.density = _on_device(checkpoint.training["density"], trainer.device)
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(
                 f"{work_dir}: the checkpoint lacks the trainer's state ({error}); a run cannot go on from it."
@@ -182,14 +185,16 @@ class Trainer:
             self._raise_if_nonfinite(values)
         else:  # asking every step would wait for the GPU every step
             self._nonfinite |= ~torch.isfinite(loss)
+        info = {**render.info, "width": self.width, "height": self.height}
+        density = (self.scene, self.optimizers, self.density, self.step + 1, self.total_steps, info)
+        self.strategy.step_pre_backward(*density)
         loss.backward()
-        self.density.observe(render.info, self.width, self.height)
         for group in self.optimizers.values():
             for optimizer in group.values():
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
         self.step += 1
-        self.density.step(self.step)
+        self.strategy.step_post_backward(*density)
         return {name: value.detach() for name, value in values.items()}
 
     def _raise_if_nonfinite(self, values: dict[str, torch.Tensor]) -> None:
@@ -242,7 +247,14 @@ class Trainer:
             scene=self.scene,
             step=self.step,
             config=self.run_config,
-            training={"optimizers": optimizers_state(self.optimizers), "density": self.density.state()},
+            training={"optimizers": optimizers_state(self.optimizers), "density": self.density},
         )
         keep, payload = self.config.keep_checkpoints, checkpoint.payload()
         return save_step(self.work_dir, self.step, "scene", payload, numbered=numbered, keep=keep)
+
+
+def _on_device(value: Any, device: torch.device) -> Any:
+    """Plain values with their tensors on the device."""
+    if isinstance(value, dict):
+        return {key: _on_device(v, device) for key, v in value.items()}
+    return value.to(device) if isinstance(value, torch.Tensor) else value

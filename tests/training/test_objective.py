@@ -61,6 +61,7 @@ def test_every_term_is_differentiable_and_finite(scene, dataset):
     weights = LossWeights(**dict.fromkeys(TERMS, 1.0))
     values, render = Objective(weights, dataset.num_times, True)(scene, batch)
     assert set(TERMS) < set(values)
+    render.info["means2d"].retain_grad()
     values["loss"].backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in scene.parameters())
     assert render.info["means2d"].grad is not None

@@ -10,7 +10,8 @@ from som.runs.checkpoint import CheckpointError
 from som.runs.interruption import Interrupted, stop_signals
 from som.runs.work_dir import checkpoint_path
 from som.scene.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from som.training.config import DensityConfig, LearningRates, LossWeights, TrainingConfig
+from som.training.config import LearningRates, LossWeights, TrainingConfig
+from som.training.density import AdaptiveDensity
 from som.training.trainer import NonFiniteLossError, Trainer, total_steps
 
 
@@ -23,7 +24,7 @@ def make(scene, dataset, work_dir, **changes):
         log_every=4,
         checkpoint_every=8,
         validations=2,
-        density=DensityConfig(every=5, start=0.1, stop=0.9, gradient_threshold=2e-2),
+        density=AdaptiveDensity(every=5, start=0.1, stop=0.9, gradient_threshold=2e-2),
     )
     config = TrainingConfig(**{**options, **changes})
     return Trainer(scene, dataset, config, work_dir, device=torch.device("cpu"), seed=5), config
@@ -47,7 +48,7 @@ def test_default_schedule():
 def test_training_improves_and_writes_what_it_promises(scene, dataset, tmp_path):
     spoil(scene)
     rates = LearningRates(colors=0.1)
-    trainer, _ = make(scene, dataset, tmp_path, learning_rates=rates, density=DensityConfig(enabled=False))
+    trainer, _ = make(scene, dataset, tmp_path, learning_rates=rates, density=AdaptiveDensity(enabled=False))
     trainer.train()
     entries = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     train = [e for e in entries if e["kind"] == "train"]
