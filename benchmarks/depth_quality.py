@@ -37,7 +37,7 @@ def demo_sequence():
     """The demo scene as a recording with exact depth, poses and masks."""
     from som.data.config import DemoData
     from som.data.demo import cache_folder, load_demo
-    from som.depth.data import open_sequence
+    from som.data.load import open_sequence
 
     load_demo(DemoData())
     return open_sequence(cache_folder(DemoData()), cache_images=True)
@@ -46,7 +46,7 @@ def demo_sequence():
 def kitchen_sequence(data: Path, folder: Path):
     """7-Scenes' kitchen with depth and poses carried into the colour camera (a Kinect's nominal calibration)."""
     from scripts.convert_rgbd_7scenes import convert
-    from som.depth.data import open_sequence
+    from som.data.load import open_sequence
 
     convert(data / "rgbd_7scenes", folder, 0, 192, color_focal=525.0, color_offset=-0.025)
     return open_sequence(folder, cache_images=True)
@@ -170,7 +170,7 @@ def measure_kitti(arguments) -> dict:
     """A small net and a learned pose net on a drive, scored on another one with laser depth."""
     import torch
 
-    from som.depth.data import open_sequence
+    from som.data.load import open_sequence
     from som.depth.estimate import predict_depth
     from som.depth.training.build import make_dataset, make_networks, network_config, resolve_pose
     from som.depth.training.collapse import collapse_reason

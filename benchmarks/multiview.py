@@ -53,7 +53,7 @@ def demo_clip(seed: int):
     """The demo scene under a seed, which changes textures, props and motion."""
     from som.data.config import DemoData
     from som.data.demo import cache_folder, load_demo
-    from som.depth.data import open_sequence
+    from som.data.load import open_sequence
 
     load_demo(DemoData(seed=seed))
     return open_sequence(cache_folder(DemoData(seed=seed)), size=DEMO_SIZE, cache_images=True)
@@ -61,7 +61,7 @@ def demo_clip(seed: int):
 
 def converted(scene: str, data: Path):
     """7-Scenes' kitchen in its colour camera, or the rendered yard, at the network's size."""
-    from som.depth.data import open_sequence
+    from som.data.load import open_sequence
 
     folder = Path(tempfile.mkdtemp(prefix="multiview_"))
     if scene == "kitchen":

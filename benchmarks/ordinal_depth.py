@@ -69,8 +69,7 @@ def settings_of(arguments: argparse.Namespace) -> dict:
 def load_scene(name: str, out: Path, yard: Path, max_side: int):
     """The data set with exact depth, or None where it cannot be had."""
     from som.data.config import DemoData
-    from som.data.load import load_dataset
-    from som.data.native import read_native
+    from som.data.load import load_dataset, read_native
 
     if name == "demo":
         return load_dataset(DemoData(max_side=max_side))

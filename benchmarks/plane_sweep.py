@@ -82,7 +82,7 @@ def load(scene: str, data: Path) -> Clip:
     if not folder.is_dir():
         raise FileNotFoundError(folder)
     if scene == "kitti":
-        from som.depth.data import open_sequence
+        from som.data.load import open_sequence
 
         # K has KITTI's integer pixel centres, scaled from 1226x370 to 640x192
         clip = open_sequence(folder, center_offset=(0.5 * 640 / 1226, 0.5 * 192 / 370), size=(96, 320))

@@ -47,8 +47,8 @@ def parse_arguments() -> argparse.Namespace:
 def make_folders(out: Path) -> None:
     """Writes the demo with its true depth, with predicted depth, and with one depth for every pixel."""
     from som.data.config import DemoData
+    from som.data.folder import write_native
     from som.data.load import load_dataset
-    from som.data.native import write_native
     from som.depth.records import write_depth_prior
 
     dataset = load_dataset(DemoData())

@@ -46,8 +46,8 @@ def run(script: str, *arguments: object) -> None:
 def load_truth(name: str, out: Path, yard: Path):
     """The data set with exact priors, in the native layout at <out>/<name>/truth; None where it cannot be had."""
     from som.data.config import DemoData
-    from som.data.load import load_dataset
-    from som.data.native import read_native, write_native
+    from som.data.folder import write_native
+    from som.data.load import load_dataset, read_native
 
     folder = out / name / "truth"
     if not (folder / "transforms.json").is_file():
@@ -126,7 +126,7 @@ def write_scored(truth, found, folder: Path) -> None:
     """The found data set with the true held-out views carried into its world."""
     import torch
 
-    from som.data.native import write_native
+    from som.data.folder import write_native
 
     order = [int(t) for t in found.train.times]
     into = similarity(found.train.w2cs.double().numpy(), truth.train.w2cs[order].double().numpy())
@@ -146,7 +146,8 @@ def write_refined(scored: Path, work_dir: Path, folder: Path, rounds: int = 4) -
 
     from flow.factory import make_estimator
     from som.cameras.geometry import pixel_centers, unproject_to_world
-    from som.data.native import read_native, write_native
+    from som.data.folder import write_native
+    from som.data.load import read_native
     from som.runs.work_dir import checkpoint_path
     from som.scene.checkpoint import load_checkpoint
 
@@ -205,7 +206,7 @@ def score(scored: Path, work_dir: Path, name: str, steps: int, threads: int) -> 
 
 
 def main() -> None:
-    from som.data.native import read_native
+    from som.data.load import read_native
 
     arguments = parse_arguments()
     out, results = arguments.out.resolve(), {}

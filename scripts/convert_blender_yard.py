@@ -23,7 +23,7 @@ from scipy.spatial import cKDTree
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from som.data.dataset import GroundTruthTracks, Tracks, VideoDataset, Views
-from som.data.native import write_flow, write_native
+from som.data.folder import write_flow, write_native
 
 MAX_GAP = 0.75
 """Pixels between a point and the nearest forward-mapped pixel beyond which a point is lost on the way back."""

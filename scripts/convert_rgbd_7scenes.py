@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from som.cameras.geometry import resize_intrinsics
 from som.data.dataset import VideoDataset, Views
 from som.data.files import list_images, reduced_size, resize_image, resize_map
-from som.data.native import write_native
+from som.data.folder import write_native
 
 INVALID_DEPTH = 65535
 """Written by some recordings of this data set instead of 0."""

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
+import numpy as np
 import torch
 
-from som.data.dataset import GroundTruthTracks, Tracks, VideoDataset, Views
+from som.data.dataset import GroundTruthTracks, Tracks, VideoDataset
+from som.data.recording import FrameRecord, Recording
 from som.errors import UserError
 
+T = TypeVar("T")
 MAX_LISTED = 30
+NOUNS = {"train": "training", "val": "held-out"}
+"""How messages call the views of a split."""
+REMEDIES = {
+    "moving": "mask the moving things in every frame",
+    "covisible": "give it for every held-out view or for none",
+}
+"""Maps that all frames of a split have or none, and what to do otherwise."""
 
 
 class DatasetError(UserError):
@@ -34,7 +47,20 @@ class Problems:
 
     def add(self, where: str | Path, what: str) -> None:
         """Records one problem: ``where`` is the file or part of the data set, ``what`` a sentence with the remedy."""
-        self.found.append(f"{where}: {what}")
+        self._record(f"{where}: {what}")
+
+    def attempt(self, read: Callable[..., T], *args) -> T | None:
+        """``read(*args)``, or None after recording what it says is wrong."""
+        try:
+            return read(*args)
+        except UserError as error:
+            for problem in error.problems if isinstance(error, DatasetError) else [str(error)]:
+                self._record(problem)
+        return None
+
+    def _record(self, problem: str) -> None:
+        if problem not in self.found:
+            self.found.append(problem)
 
     def raise_if_any(self) -> None:
         """Raises:
@@ -44,81 +70,88 @@ class Problems:
             raise DatasetError(self.name, self.found)
 
 
+def check_recording(recording: Recording, problems: Problems) -> None:
+    """Adds what is wrong with a recording's description: names, times, cameras, masks that some frames lack.
+
+    Files are not opened, and nothing is said about what a recording lacks altogether.
+    """
+    distorted = [frame for frame in recording.frames if frame.distortion]
+    if distorted:
+        problems.add(
+            distorted[0].where,
+            f"the camera of this and {len(distorted) - 1} other frames has lens distortion "
+            f"({', '.join(distorted[0].distortion)}), which is not supported; undistort the images first.",
+        )
+    for split, noun in NOUNS.items():
+        frames = recording.of_split(split).frames
+        for frame in frames:
+            _check_frame(frame, recording, problems, f"{recording.root}, {noun} view {frame.name}")
+        repeated = _repeated([frame.name for frame in frames])
+        if repeated:
+            problems.add(recording.root, f"{noun} views share the names {repeated}; names must be unique.")
+        for kind, remedy in REMEDIES.items():
+            lacking = [frame for frame in frames if getattr(frame, kind) is None]
+            if 0 < len(lacking) < len(frames):
+                name = "foreground" if kind == "moving" else kind
+                for frame in lacking:
+                    problems.add(frame.where, f"has no {name} map although other frames of its split do; {remedy}.")
+    repeated = _repeated([frame.time for frame in recording.of_split("train").frames if frame.time is not None])
+    if repeated:
+        problems.add(
+            recording.root,
+            f"several training views at time {repeated}; a video has one view per time, "
+            'so correct the times or mark the others "split": "val".',
+        )
+
+
+def _check_frame(frame: FrameRecord, recording: Recording, problems: Problems, where: str) -> None:
+    if frame.w2c is not None:
+        _check_pose(frame.w2c, problems, where)
+    if frame.K is not None and not (np.isfinite(frame.K).all() and frame.K[0, 0] > 0 and frame.K[1, 1] > 0):
+        problems.add(where, "the intrinsics must be finite with positive focal lengths; correct fl_x, fl_y, cx, cy.")
+    if frame.time is not None and not 0 <= frame.time < recording.count_times():
+        problems.add(
+            where,
+            f"time {frame.time} lies outside [0, {recording.count_times()}); correct its time or num_times.",
+        )
+
+
+def _check_pose(w2c: np.ndarray, problems: Problems, where: str) -> None:
+    if not np.isfinite(w2c).all():
+        problems.add(where, "the pose holds NaN or infinite numbers; drop the frame or estimate its pose again.")
+        return
+    R = w2c[:3, :3]
+    rigid = np.abs(R @ R.T - np.eye(3)).max() < 1e-3 and np.linalg.det(R) > 0
+    if not rigid or np.abs(w2c[3] - [0, 0, 0, 1]).max() > 1e-6:
+        problems.add(
+            where,
+            "the pose is not rigid (rotation R with R R^T = 1 and det 1, last row 0 0 0 1 expected); "
+            "remove scale or mirroring from it.",
+        )
+
+
+def _repeated(values: list) -> str:
+    """What occurs more than once, separated by commas; empty if nothing does."""
+    return ", ".join(str(value) for value, count in sorted(Counter(values).items()) if count > 1)
+
+
 def check_dataset(dataset: VideoDataset, problems: Problems, root: str | Path = "") -> None:
-    """Adds everything that makes ``dataset`` unusable to ``problems``; says nothing about matters of quality.
+    """Adds what makes a data set unusable beyond its recording's description: numbers of views, depth, tracks.
 
     An all-False foreground is allowed: such a scene is purely static (``source["notes"]`` says so).
     """
-    where = Path(root) if root else Path(dataset.name)
-    _check_views(dataset.train, dataset, problems, where, "training")
-    if dataset.val is not None:
-        _check_views(dataset.val, dataset, problems, where, "held-out")
-    _check_times(dataset, problems, where)
-    moving = dataset.train.foreground is not None and bool(dataset.train.foreground.any())
+    where, train = Path(root) if root else Path(dataset.name), dataset.train
+    if len(train) == 0:
+        problems.add(where, "no training view; add images, or set split to train for some frames.")
+    elif len(train) == 1:
+        problems.add(where, "only one training view; a moving scene needs at least two times.")
+    moving = train.foreground is not None and bool(train.foreground.any())
     if not dataset.has_background and not moving:
         problems.add(where, "has_background is false but no pixel is foreground; give foreground masks.")
     if dataset.tracks is not None:
         _check_tracks(dataset.tracks, dataset.num_times, moving, problems, where / "tracks.npz")
     if dataset.ground_truth_tracks is not None:
         _check_truth(dataset.ground_truth_tracks, dataset.num_times, problems, where / "ground_truth_tracks.npz")
-
-
-def check_camera(w2c: torch.Tensor, K: torch.Tensor, problems: Problems, where: str | Path) -> bool:
-    """Whether one camera (4x4 pose, 3x3 intrinsics) is usable; otherwise adds why not."""
-    count = len(problems.found)
-    if not bool(torch.isfinite(w2c).all()):
-        problems.add(where, "the pose holds NaN or infinite numbers; drop the frame or estimate its pose again.")
-    else:
-        R = w2c[:3, :3].double()
-        bottom = torch.tensor([0.0, 0.0, 0.0, 1.0], dtype=torch.float64)
-        rigid = (R @ R.T - torch.eye(3, dtype=torch.float64)).abs().max() < 1e-3 and torch.linalg.det(R) > 0
-        if not rigid or (w2c[3].double() - bottom).abs().max() > 1e-6:
-            problems.add(
-                where,
-                "the pose is not rigid (rotation R with R R^T = 1 and det 1, last row 0 0 0 1 expected); "
-                "remove scale or mirroring from it.",
-            )
-    focal_ok = bool(torch.isfinite(K).all()) and K[0, 0] > 0 and K[1, 1] > 0
-    if not focal_ok:
-        problems.add(where, "the intrinsics must be finite with positive focal lengths; correct fl_x, fl_y, cx, cy.")
-    return len(problems.found) == count
-
-
-def _check_views(views: Views, dataset: VideoDataset, problems: Problems, where: Path, split: str) -> None:
-    for i, name in enumerate(views.names):
-        check_camera(views.w2cs[i], views.Ks[i], problems, f"{where}, {split} view {name}")
-        time = int(views.times[i])
-        if not 0 <= time < dataset.num_times:
-            problems.add(
-                f"{where}, {split} view {name}",
-                f"time {time} lies outside [0, {dataset.num_times}); correct its time or num_times.",
-            )
-    duplicates = sorted({name for name in views.names if views.names.count(name) > 1})
-    if duplicates:
-        problems.add(where, f"{split} views share the names {', '.join(duplicates)}; names must be unique.")
-    size = views.images.shape[1:3]
-    for kind in ("valid", "foreground", "depths", "depth_confidence", "covisible"):
-        value = getattr(views, kind)
-        if value is not None and value.shape[1:] != size:
-            found, wanted = (f"{s[1]}x{s[0]}" for s in (value.shape[1:], size))
-            problems.add(where, f"{split} {kind} are {found} but the images are {wanted}; write them at that size.")
-    if views.depths is not None and not bool(torch.isfinite(views.depths).all() and (views.depths >= 0).all()):
-        problems.add(where, f"{split} depth holds NaN, infinite or negative values; write 0 where it is unknown.")
-
-
-def _check_times(dataset: VideoDataset, problems: Problems, where: Path) -> None:
-    times = dataset.train.times.tolist()
-    repeated = sorted({t for t in times if times.count(t) > 1})
-    if repeated:
-        problems.add(
-            where,
-            f"several training views at time {', '.join(map(str, repeated))}; a video has one view per time, "
-            'so correct the times or mark the others "split": "val".',
-        )
-    if len(times) == 0:
-        problems.add(where, "no training view; add images, or set split to train for some frames.")
-    elif len(set(times)) == 1 and not repeated:
-        problems.add(where, "only one training view; a moving scene needs at least two times.")
 
 
 def _check_tracks(tracks: Tracks, num_times: int, moving: bool, problems: Problems, where: Path) -> None:

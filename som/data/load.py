@@ -1,26 +1,23 @@
-"""One entry point for every kind of data set; tells the layouts of ``data:custom`` apart by their marker files."""
+"""From a path or from options to a recording, by whichever reader its layout has; whole, or frame by frame."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
-from som.data import davis, shape_of_motion
-from som.data.checks import DatasetError
-from som.data.colmap import is_colmap, read_colmap
+import numpy as np
+
+from som.data.checks import DatasetError, Problems, check_recording
 from som.data.config import CustomData, DavisData, DemoData, IphoneData, SequenceData
 from som.data.dataset import VideoDataset
-from som.data.endonerf import is_endonerf, read_endonerf
-from som.data.iphone import is_iphone, read_iphone
-from som.data.native import read_native
+from som.data.layouts import LAYOUTS, Layout, find_layout, layout_named, markers, recognise
+from som.data.recording import SPLITS, Recording, Size
 from som.data.selection import apply_options
+from som.data.sequence import DepthSequence
+from som.data.views import load_recording
+from som.depth.data.files import read_mask, require_file, rigid
 from som.errors import UserError
-
-MARKERS = (
-    "transforms.json (native), poses_bounds.npy (EndoNeRF), sparse/ beside images/ (COLMAP) "
-    "or images/<seq-name>/ (Shape-of-Motion)"
-)
 
 
 def load_dataset(config: DemoData | CustomData | DavisData | IphoneData) -> VideoDataset:
@@ -35,40 +32,153 @@ def load_dataset(config: DemoData | CustomData | DavisData | IphoneData) -> Vide
 
 def _read(config: DemoData | CustomData | DavisData | IphoneData) -> VideoDataset:
     if config.max_side is not None and config.max_side < 1:
-        raise UserError(f"--data.max-side: must be at least 1, got {config.max_side}.")
+        raise UserError(f"`data.max_side`: must be at least 1, got {config.max_side}.")
     if isinstance(config, DemoData):
         from som.data.demo import load_demo  # compiles its renderer, which nothing else needs
 
         return load_demo(config)
+    root, layout = find_place(config)
+    options = {name: value for name, value in asdict(config).items() if name in layout.options}
+    return apply_options(_load(layout, root, config.max_side, options), config, layout.mask_erosion)
+
+
+def read_native(root: Path, max_side: int | None = None) -> VideoDataset:
+    """Reads a data set folder, the one that holds transforms.json.
+
+    Args:
+        max_side: reduces the images so that the longer side has at most this many pixels.
+
+    Raises:
+        DatasetError: lists every missing, broken or inconsistent part.
+    """
+    return _load(LAYOUTS["native"], Path(root), max_side, {})
+
+
+def open_sequence(
+    path: str | Path,
+    kind: str = "auto",
+    *,
+    split: str = "train",
+    size: Size | None = None,
+    max_side: int | None = None,
+    multiple: int = 1,
+    start: int = 0,
+    stop: int | None = None,
+    every: int = 1,
+    moving: str | Path | None = None,
+    cache_images: bool = False,
+    **options,
+) -> DepthSequence:
+    """Opens a recording; images, depth and masks are read when asked for.
+
+    Args:
+        path: a folder, a video file, or a split file.
+        kind: one of ``LAYOUTS``, or ``auto``: recognised by marker files.
+        split: ``train`` or ``val``.
+        size, max_side, multiple: at which size images are given out, see ``target_size``.
+        start, stop, every: which frames, as in slices of lists, but not negative.
+        moving: folder with a png per frame, named as the frame: 255 = moves by itself. In place of the layout's own.
+        cache_images: keeps images in memory once they were read.
+        options: of the layout's reader.
+
+    Raises:
+        DatasetError: lists what is wrong with the description of the recording.
+        UserError: the layout is not recognised, or an option is unknown or out of range.
+    """
+    path = Path(path)
+    if start < 0 or every < 1 or (stop is not None and stop <= start):
+        raise UserError(f"frames {start}:{stop}:{every} are none; choose 0 <= start < stop and every >= 1.")
+    if split not in SPLITS:
+        raise UserError(f'split must be "train" or "val", got {split!r}.')
+    layout = recognise(path) if kind == "auto" else layout_named(kind)
+    sizing = dict(size=size, max_side=max_side, multiple=multiple)
+    chosen = slice(start, stop, every)
+    if layout.name == "video":  # decoded once, so the range and the size have to be known before
+        layout.check_options(options, hidden=("start", "stop", *sizing))
+        options, chosen, sizing = {**options, **sizing, "start": start, "stop": stop}, slice(None, None, every), {}
+    else:
+        layout.check_options(options)
+    recording = open_recording(path, layout, **options)
+    frames = recording.of_split(split).frames
+    if not frames:
+        raise UserError(f"{path}: has no frame of the split {split}.")
+    if not frames[chosen]:
+        raise UserError(f"{path}: has {len(frames)} frames, none in {start}:{stop}; choose another range.")
+    frames = frames[chosen]
+    frames[0].read_image()
+    for frame in frames:
+        if frame.w2c is not None:  # files round rotations
+            frame.w2c = np.linalg.inv(rigid(np.linalg.inv(frame.w2c), frame.where))
+        if moving is not None:
+            file = require_file(Path(moving) / f"{frame.name}.png", "this mask", "write one for every frame")
+            frame.moving = partial(read_mask, file)
+    fps = None if recording.fps is None else recording.fps / every
+    return DepthSequence(replace(recording, frames=frames, fps=fps), cache_images=cache_images, **sizing)
+
+
+def open_recording(path: Path, layout: Layout, **options) -> Recording:
+    """The checked description of a recording; no image is read but for its size.
+
+    Raises:
+        DatasetError: lists what is wrong with it.
+    """
+    problems = Problems(path)
+    recording = _describe(path, layout, problems, options)
+    if recording is not None:
+        check_recording(recording, problems)
+    problems.raise_if_any()
+    return recording
+
+
+def _load(layout: Layout, root: Path, max_side: int | None, options: dict) -> VideoDataset:
+    problems = Problems(root)
+    recording = _describe(root, layout, problems, options)
+    if recording is None:
+        problems.raise_if_any()
+    return load_recording(recording, problems, max_side)
+
+
+def _describe(path: Path, layout: Layout, problems: Problems, options: dict) -> Recording | None:
+    """What the layout's reader finds; None, with the reasons recorded, where it has to give up."""
+    if layout.name != "video" and not path.exists():
+        problems.add(path, "does not exist; check the path.")
+        return None
+    return problems.attempt(partial(layout.read, path, problems, **options))
+
+
+def find_place(config: SequenceData) -> tuple[Path, Layout]:
+    """The folder that the options name, and its layout.
+
+    Raises:
+        DatasetError: there is no such folder, or its layout is not recognised or brings no cameras.
+        UserError: the options name none.
+    """
     if isinstance(config, DavisData):
         if not config.seq_name:
-            raise UserError("--data.seq-name: name the DAVIS sequence, for example car-shadow.")
-        root = _existing(config.root_dir or Path("data/DAVIS"))
-        return apply_options(davis.read_davis(root, config), config, davis.EROSION)
+            raise UserError("`data.seq_name`: name the DAVIS sequence, for example car-shadow.")
+        return _existing(config.root_dir or Path("data/DAVIS")), LAYOUTS["davis"]
+    candidates = _candidates(config)
+    found = [(root, layout) for root in candidates if (layout := find_layout(root)) is not None]
     if isinstance(config, IphoneData):
-        return apply_options(read_iphone(_sequence_folder(config, is_iphone), config), config)
-    if isinstance(config, CustomData):
-        return _load_custom(config)
-    raise TypeError(f"unknown kind of data set: {type(config).__name__}")
+        root = next((root for root, layout in found if layout.name == "iphone"), candidates[0])
+        return _existing(root), LAYOUTS["iphone"]
+    for root, layout in found:
+        if layout.posed:
+            return root, layout
+    root = found[0][0] if found else _existing(candidates[0])
+    raise DatasetError(str(root), [why_not_usable(root)])
 
 
-def _load_custom(config: CustomData) -> VideoDataset:
-    readers: tuple[tuple[Callable[[Path], bool], Callable], ...] = (
-        (lambda root: (root / "transforms.json").is_file(), read_native),
-        (is_endonerf, read_endonerf),
-        (is_colmap, read_colmap),
-    )
-    for root in _candidates(config):
-        for matches, read in readers:
-            if matches(root):
-                return apply_options(read(root, config.max_side), config)
-        if shape_of_motion.is_shape_of_motion(root, config.seq_name):
-            dataset = shape_of_motion.read_shape_of_motion(root, config.seq_name, config.max_side)
-            return apply_options(dataset, config, shape_of_motion.EROSION)
-    root = _existing(_candidates(config)[0])
-    raise DatasetError(
-        str(root), [f"{root}: the layout is not recognised, expected {MARKERS}; see docs/data-formats.md."]
-    )
+def why_not_usable(root: Path) -> str:
+    """One sentence on a folder that has no layout, or one without cameras."""
+    if (root / "preprocessing.json").is_file():
+        return (
+            f"{root}: its preprocessing has not ended (there is no transforms.json); run `som4d preprocess` with the "
+            "same arguments again, it goes on where it stopped."
+        )
+    if find_layout(root) is not None:
+        return f"{root}: has images but no cameras; `som4d preprocess` makes a data set of them, in another folder."
+    return f"{root}: the layout is not recognised; looked for {markers()}. See docs/data-formats.md."
 
 
 def _candidates(config: SequenceData) -> list[Path]:
@@ -76,13 +186,8 @@ def _candidates(config: SequenceData) -> list[Path]:
     if config.root_dir is not None:
         return [config.root_dir, *([config.root_dir / config.seq_name] if config.seq_name else [])]
     if not config.seq_name:
-        raise UserError("--data.seq-name or --data.root-dir: name the sequence or the folder of the data set.")
+        raise UserError("`data.seq_name` or `data.root_dir`: name the sequence or the folder of the data set.")
     return [Path("data") / config.seq_name, Path("data")]
-
-
-def _sequence_folder(config: SequenceData, matches: Callable[[Path], bool]) -> Path:
-    candidates = _candidates(config)
-    return next((root for root in candidates if matches(root)), _existing(candidates[0]))
 
 
 def _existing(root: Path) -> Path:
@@ -92,6 +197,6 @@ def _existing(root: Path) -> Path:
         DatasetError: there is no such folder.
     """
     if not root.is_dir():
-        problem = f"{root}: no such folder; give the data set's folder with --data.root-dir."
+        problem = f"{root}: no such folder; give the data set's folder with `data.root_dir`."
         raise DatasetError(str(root), [problem])
     return root

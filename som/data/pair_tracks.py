@@ -6,29 +6,21 @@ from pathlib import Path
 
 import torch
 
-from flow.errors import FlowError
 from flow.track_files import read_pair_tracks as read_files
-from som.data.checks import Problems
 from som.data.dataset import Tracks
 
 
-def read_pair_tracks(
-    folder: Path, names: list[str], times: list[int], num_times: int, scale: tuple[float, float], problems: Problems
-) -> Tracks | None:
-    """Joins the files ``{query}_{target}.npy`` into tracks; None if the folder does not exist or files are broken.
+def read_pair_tracks(folder: Path, names: list[str], times: list[int], num_times: int) -> Tracks:
+    """Joins the files ``{query}_{target}.npy`` into tracks.
 
     Args:
         names, times: file stems of the frames and their time indices.
         num_times: T of the result; times without a frame are invisible.
-        scale: (x, y) factor by which the images were reduced.
+
+    Raises:
+        UserError: files are missing or broken.
     """
-    if not folder.is_dir():
-        return None
-    try:
-        tracks = read_files(folder, names, scale=scale)
-    except FlowError as error:
-        problems.add(folder, str(error))
-        return None
+    tracks = read_files(folder, names)
     at = torch.tensor(times, dtype=torch.long)
     xy = torch.zeros(len(tracks), num_times, 2)
     visible = torch.zeros(len(tracks), num_times, dtype=torch.bool)

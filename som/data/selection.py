@@ -28,7 +28,7 @@ def apply_options(dataset: VideoDataset, config: SequenceData, default_erosion: 
         dataset = hold_out(dataset, config.hold_out_every)
     erosion = default_erosion if config.mask_erosion is None else config.mask_erosion
     if erosion < 0:
-        raise UserError(f"--data.mask-erosion: must be 0 or positive, got {erosion}.")
+        raise UserError(f"`data.mask_erosion`: must be 0 or positive, got {erosion}.")
     return erode_masks(dataset, erosion) if erosion > 1 else dataset
 
 
@@ -39,13 +39,13 @@ def select_times(dataset: VideoDataset, start: int, end: int | None, every: int)
         UserError: fewer than two training views would be left.
     """
     if start < 0 or every < 1:
-        raise UserError(f"--data.start must be at least 0 and --data.every at least 1, got {start} and {every}.")
+        raise UserError(f"`data.start` must be at least 0 and `data.every` at least 1, got {start} and {every}.")
     times = list(range(dataset.num_times))[start:end:every]
     new_time = {old: new for new, old in enumerate(times)}
     train = _at_times(dataset.train, new_time)
     if train is None or len(train) < 2:
         raise UserError(
-            f"--data.start {start} --data.end {end} --data.every {every}: leaves "
+            f"`data.start` {start}, `data.end` {end}, `data.every` {every}: leaves "
             f"{0 if train is None else len(train)} of {len(dataset.train)} training views, at least 2 are needed."
         )
     val = None if dataset.val is None else _at_times(dataset.val, new_time)
@@ -93,11 +93,11 @@ def hold_out(dataset: VideoDataset, every: int) -> VideoDataset:
         UserError: ``every`` is below 2, or fewer than two training views would be left.
     """
     if every < 2:
-        raise UserError(f"--data.hold-out-every: must be at least 2, got {every}.")
+        raise UserError(f"`data.hold_out_every`: must be at least 2, got {every}.")
     out = (dataset.train.times % every == 0).tolist()
     kept = [i for i, held in enumerate(out) if not held]
     if len(kept) < 2:
-        raise UserError(f"--data.hold-out-every {every}: leaves {len(kept)} training views, at least 2 are needed.")
+        raise UserError(f"`data.hold_out_every` {every}: leaves {len(kept)} training views, at least 2 are needed.")
     held = dataset.train.select([i for i, is_held in enumerate(out) if is_held])
     val = held if dataset.val is None else join_views(dataset.val, held)
     return replace(

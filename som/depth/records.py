@@ -13,16 +13,16 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from som.data.checks import Problems
+from som.data.folder import HEADER, FrameEntry, Header, encode_header, read_header
+from som.data.recording import DEPTH_KINDS
 from som.depth.data.files import encode_image, read_image
-from som.depth.data.native import DEPTH_KINDS, entry_name, image_path, load_header, split_entries
 from som.depth.errors import DepthError
 from som.depth.evaluation import DepthReport, markdown_table
 from som.depth.metrics import resize_by_disparity
 from som.files import write_bytes, write_together
 
 LARGEST_STEP = 65535
-DEFAULT_UNIT = 1e-3
-"""World units per step of a depth png where transforms.json does not say, as docs/data-formats.md has it."""
 
 
 def write_depth_prior(
@@ -65,38 +65,42 @@ def write_depth_prior(
             depth that would be lost or misread.
     """
     folder = Path(folder)
-    header = load_header(folder)
-    entries = _entries(folder, header, split, names)
+    header = _read_header(folder)
+    entries = _entries(header, split, names)
     depth, confidence = _checked_maps(depth, confidence, len(entries), kind, png_unit)
-    if not overwrite and any("depth_file_path" in entry for entry in entries):
-        raise DepthError(f"{folder / 'transforms.json'}: frames have depth already; pass overwrite=True to replace it.")
-    others = [e for e in header["frames"] if not any(e is entry for entry in entries) and "depth_file_path" in e]
+    if not overwrite and any(entry.depth is not None for entry in entries):
+        raise DepthError(f"{folder / HEADER}: frames have depth already; pass overwrite=True to replace it.")
+    others = [f for f in header.frames if f.depth is not None and not any(f is entry for entry in entries)]
     if drop_other_depth:
         for entry in others:
-            entry.pop("depth_file_path"), entry.pop("depth_confidence_path", None)
+            entry.content.pop("depth_file_path"), entry.content.pop("depth_confidence_path", None)
         others = []
-    _check_others(folder, header, others, kind, png_unit)
-    kept = {str(entry["depth_file_path"]) for entry in others}
-    files = _add_maps(folder, header, entries, split, depth, confidence, png_unit)
+    _check_others(header, others, kind, png_unit)
+    kept = {entry.depth for entry in others}
+    files = _add_maps(folder, entries, split, depth, confidence, png_unit)
     for path in files:
-        if path.relative_to(folder).as_posix() in kept or (path.exists() and not overwrite):
+        if path in kept or (path.exists() and not overwrite):
             raise DepthError(f"{path}: exists; move it away, or pass overwrite=True if no other frame uses it.")
-    header["depth_kind"] = kind
+    header.content["depth_kind"] = kind
     if png_unit is not None:
-        header["depth_unit_scale_factor"] = png_unit
-    given = header.get("source")
-    known = dict(given) if isinstance(given, dict) else ({} if given is None else {"given": given})
-    header["source"] = {**known, "depth": dict(source) if isinstance(source, Mapping) else source}
-    text = _json_bytes(header, folder / "transforms.json")
+        header.content["depth_unit_scale_factor"] = png_unit
+    header.content["source"] = {**header.source, "depth": dict(source) if isinstance(source, Mapping) else source}
+    text = encode_header(header.content, folder)
     write_together(files)
-    write_bytes(folder / "transforms.json", text)
-    return [folder / entry["depth_file_path"] for entry in entries]
+    write_bytes(folder / HEADER, text)
+    return [folder / entry.content["depth_file_path"] for entry in entries]
+
+
+def _read_header(folder: Path) -> Header:
+    problems = Problems(folder)
+    header = read_header(folder, problems)
+    problems.raise_if_any()
+    return header
 
 
 def _add_maps(
     folder: Path,
-    header: dict,
-    entries: list[dict],
+    entries: list[FrameEntry],
     split: str,
     depth: Tensor,
     confidence: Tensor | None,
@@ -107,13 +111,13 @@ def _add_maps(
     suffix = ".npy" if unit is None else ".png"
     prefix = "" if split == "train" else f"{split}_"
     for i, entry in enumerate(entries):
-        size = _entry_size(folder, header, entry)
-        entry["depth_file_path"] = f"depth/{prefix}{entry_name(entry)}{suffix}"
-        files[folder / entry["depth_file_path"]] = _depth_bytes(resize_by_disparity(depth[i], *size), unit)
-        entry.pop("depth_confidence_path", None)
+        size, content = entry.size or read_image(entry.image).shape[:2], entry.content
+        content["depth_file_path"] = f"depth/{prefix}{entry.name}{suffix}"
+        files[folder / content["depth_file_path"]] = _depth_bytes(resize_by_disparity(depth[i], *size), unit)
+        content.pop("depth_confidence_path", None)
         if confidence is not None:
-            entry["depth_confidence_path"] = f"depth_confidence/{prefix}{entry_name(entry)}.png"
-            files[folder / entry["depth_confidence_path"]] = _confidence_bytes(confidence[i], size)
+            content["depth_confidence_path"] = f"depth_confidence/{prefix}{entry.name}.png"
+            files[folder / content["depth_confidence_path"]] = _confidence_bytes(confidence[i], size)
     return files
 
 
@@ -182,19 +186,19 @@ def write_picture(path: str | Path, picture: np.ndarray) -> None:
     write_bytes(path, encode_image(picture, path.suffix))
 
 
-def _entries(folder: Path, header: dict, split: str, names: Sequence[str] | None) -> list[dict]:
-    """The entries of transforms.json to write to, in the order of ``names``."""
-    entries = [entry for _, _, entry in split_entries(folder, header, split)]
-    found = {entry_name(entry): entry for entry in entries}
+def _entries(header: Header, split: str, names: Sequence[str] | None) -> list[FrameEntry]:
+    """The frames of transforms.json to write to, in the order of ``names``."""
+    file, entries = header.root / HEADER, header.of_split(split)
+    found = {entry.name: entry for entry in entries}
     if len(found) < len(entries):
-        raise DepthError(f"{folder / 'transforms.json'}: frames of the split {split} share names; give each its own.")
+        raise DepthError(f"{file}: frames of the split {split} share names; give each its own.")
     unknown = [] if names is None else [name for name in names if name not in found]
     if unknown or not found:
         what = f"frame {unknown[0]}" if unknown else "frame"
-        raise DepthError(f"{folder / 'transforms.json'}: has no {what} in the split {split}; check the names.")
+        raise DepthError(f"{file}: has no {what} in the split {split}; check the names.")
     if names is not None and len(set(names)) < len(names):
-        raise DepthError(f"{folder}: the names of the depth maps repeat; give each frame once.")
-    return list(found.values()) if names is None else [found[name] for name in names]
+        raise DepthError(f"{header.root}: the names of the depth maps repeat; give each frame once.")
+    return entries if names is None else [found[name] for name in names]
 
 
 def _checked_maps(depth, confidence, count: int, kind: str, unit: float | None) -> tuple[Tensor, Tensor | None]:
@@ -221,29 +225,21 @@ def _checked_maps(depth, confidence, count: int, kind: str, unit: float | None) 
     return depth, confidence
 
 
-def _check_others(folder: Path, header: dict, others: list[dict], kind: str, unit: float | None) -> None:
+def _check_others(header: Header, others: list[FrameEntry], kind: str, unit: float | None) -> None:
     """Raises if depth that stays in the folder would be read with the new kind or unit."""
     if not others:
         return
-    file, name = folder / "transforms.json", entry_name(others[0])
-    remedy = "write all frames alike, or pass drop_other_depth=True"
-    stated = header.get("depth_kind", "metric")
-    if stated != kind:
-        raise DepthError(f"{file}: frame {name} keeps depth of kind {stated}, the new depth is {kind}; {remedy}.")
-    pngs = [e for e in others if not str(e["depth_file_path"]).endswith(".npy")]
-    old = header.get("depth_unit_scale_factor", DEFAULT_UNIT)
-    if unit is not None and pngs and old != unit:
+    file, remedy = header.root / HEADER, "write all frames alike, or pass drop_other_depth=True"
+    if header.depth_kind != kind:
         raise DepthError(
-            f"{file}: frame {entry_name(pngs[0])} keeps png depth in steps of {old}, not {unit}; {remedy}."
+            f"{file}: frame {others[0].name} keeps depth of kind {header.depth_kind}, the new depth is {kind}; "
+            f"{remedy}."
         )
-
-
-def _entry_size(folder: Path, header: dict, entry: dict) -> tuple[int, int]:
-    """(height, width) of a frame's image, from transforms.json or the image itself."""
-    merged = {**header, **entry}
-    if "w" in merged and "h" in merged:
-        return int(merged["h"]), int(merged["w"])
-    return read_image(image_path(folder, entry)).shape[:2]
+    pngs = [entry for entry in others if entry.depth.suffix != ".npy"]
+    if unit is not None and pngs and header.depth_unit != unit:
+        raise DepthError(
+            f"{file}: frame {pngs[0].name} keeps png depth in steps of {header.depth_unit}, not {unit}; {remedy}."
+        )
 
 
 def _depth_bytes(depth: Float[Tensor, "h w"], unit: float | None) -> bytes:

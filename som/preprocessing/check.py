@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from som.data.checks import DatasetError
-from som.data.colmap import is_colmap
-from som.data.config import CustomData, DavisData, IphoneData, SequenceData
-from som.data.endonerf import is_endonerf
-from som.data.iphone import is_iphone
-from som.data.load import MARKERS, load_dataset
+from som.data.config import CustomData
+from som.data.load import find_place, load_dataset
 from som.errors import UserError
 from som.preprocessing.facts import collect_facts, describe_facts, flow_facts, open_flow
 from som.preprocessing.links import link_background
@@ -23,7 +20,7 @@ class CheckResult:
 
     path: Path
     layout: str = "unknown"
-    """native, EndoNeRF, COLMAP, Shape-of-Motion, DAVIS or iPhone; unknown where no reader fits."""
+    """A title of ``som.data.layouts``; unknown where no reader fits."""
     problems: list[str] = field(default_factory=list)
     """What keeps the data set from being used, each with its file and its remedy."""
     warnings: list[str] = field(default_factory=list)
@@ -47,12 +44,10 @@ def check_folder(path: Path, seq_name: str = "", max_side: int | None = None) ->
             pixels. The facts are about the reduced images (see ``facts_at_size``).
     """
     path = Path(path)
+    config = CustomData(seq_name=seq_name, root_dir=path, max_side=max_side)
+    layout = "unknown"
     try:
-        layout, config = recognise(path, seq_name)
-        config = replace(config, max_side=max_side)
-    except UserError as error:
-        return CheckResult(path, problems=_sentences(error))
-    try:
+        layout = find_place(config)[1].title
         dataset = load_dataset(config)
     except UserError as error:
         return CheckResult(path, layout, problems=_sentences(error))
@@ -63,46 +58,6 @@ def check_folder(path: Path, seq_name: str = "", max_side: int | None = None) ->
     if (links := link_background(dataset, flow)) is not None:
         facts["agreement"] = links.facts()
     return CheckResult(path, layout, [], find_doubts(dataset, links) + doubts, facts)
-
-
-def recognise(path: Path, seq_name: str = "") -> tuple[str, SequenceData]:
-    """The layout of a folder by its marker files, and the options that load it.
-
-    Raises:
-        UserError: there is no such folder, or its layout is not recognised.
-    """
-    if not path.is_dir():
-        raise UserError(f"{path}: no such folder; give the folder of a data set.")
-    custom = CustomData(seq_name=seq_name, root_dir=path)
-    if (path / "transforms.json").is_file():
-        return "native", custom
-    if is_endonerf(path):
-        return "EndoNeRF", custom
-    if is_iphone(path):
-        return "iPhone", IphoneData(seq_name=seq_name, root_dir=path)
-    if (path / "JPEGImages").is_dir():
-        resolution = next((p for p in ("480p", "1080p", "Full-Resolution") if (path / "JPEGImages" / p).is_dir()), "")
-        name = seq_name or _only_sequence(path / "JPEGImages" / resolution, path)
-        return "DAVIS", DavisData(seq_name=name, root_dir=path, resolution=resolution)
-    if is_colmap(path):
-        return "COLMAP", custom
-    if (path / "images").is_dir() and any(p.is_dir() for p in (path / "images").iterdir()):
-        name = seq_name or _only_sequence(path / "images", path)
-        return "Shape-of-Motion", CustomData(seq_name=name, root_dir=path)
-    if (path / "preprocessing.json").is_file():
-        raise UserError(
-            f"{path}: its preprocessing has not ended (there is no transforms.json); run run_preprocess.py with the "
-            "same arguments again, it goes on where it stopped."
-        )
-    if (path / "images").is_dir():
-        raise UserError(
-            f"{path}: has images but no cameras; run_preprocess.py {path / 'images'} --output <another folder> "
-            "makes a data set of them."
-        )
-    raise UserError(
-        f"{path}: the layout is not recognised, expected {MARKERS}, JPEGImages/ (DAVIS) or splits/train.json (iPhone); "
-        "see docs/data-formats.md."
-    )
 
 
 def render_check(result: CheckResult) -> str:
@@ -128,14 +83,3 @@ def _items(sentences: list[str]) -> list[str]:
 
 def _sentences(error: UserError) -> list[str]:
     return error.problems if isinstance(error, DatasetError) else [str(error)]
-
-
-def _only_sequence(folder: Path, root: Path) -> str:
-    """Raises:
-    UserError: there is not exactly one.
-    """
-    names = sorted(p.name for p in folder.iterdir() if p.is_dir())
-    if len(names) == 1:
-        return names[0]
-    found = f"holds several sequences ({', '.join(names[:8])})" if names else f"holds no sequence in {folder.name}/"
-    raise UserError(f"{root}: {found}; name the one to check with --seq-name.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import zipfile
 import zlib
 from collections.abc import Iterable
@@ -19,7 +18,7 @@ from flow.compute import open_video_flow
 from flow.track_files import read_tracks
 from flow.tracks import PointTracks
 from flow.video_flow import VideoFlow
-from som.data.native import OPENGL_FROM_OPENCV
+from som.data.folder import frame_entry, write_header
 from som.errors import UserError
 from som.files import write_bytes
 from som.files.arrays import read_npz, write_npz
@@ -134,29 +133,23 @@ class Workspace:
         Args:
             source: provenance of every prior.
         """
-        (H, W), frames = self.frames.size, []
-        masked = self.foreground is not None
+        frames = []
         for i, name in enumerate(self.frames.names):
             if not cameras.registered[i]:
                 continue
-            K, c2w = cameras.K[i], np.linalg.inv(cameras.w2c[i])
-            entry = {"file_path": f"images/{name}.png", "name": name, "split": "train", "time": i, "w": W, "h": H}
-            entry |= {"fl_x": K[0, 0], "fl_y": K[1, 1], "cx": K[0, 2], "cy": K[1, 2]}
-            entry["transform_matrix"] = (c2w @ OPENGL_FROM_OPENCV).tolist()
-            if masked:
+            entry = frame_entry(name, i, tuple(self.frames.size), cameras.K[i], cameras.w2c[i])
+            if self.foreground is not None:
                 entry["foreground_path"] = f"foreground/{name}.png"
             frames.append(entry)
-        header = {
-            "name": self.run.name or self.root.resolve().name,
-            "camera_model": "PINHOLE",
-            "time_unit": "frame",
-            "num_times": self.num_frames,
-            "fps": self.frames.fps,
-            "world_scale": cameras.world_scale,
-            "source": source,
-            "frames": frames,
-        }
-        write_bytes(self.root / "transforms.json", (json.dumps(header, indent=1) + "\n").encode())
+        write_header(
+            self.root,
+            frames,
+            name=self.run.name or self.root.resolve().name,
+            num_times=self.num_frames,
+            fps=self.frames.fps,
+            world_scale=cameras.world_scale,
+            source=source,
+        )
 
     def read_tracks(self) -> PointTracks | None:
         """The tracks; None if there are none."""

@@ -8,8 +8,8 @@ import pytest
 
 from som.data.checks import DatasetError
 from som.data.config import CustomData
-from som.data.load import load_dataset
-from som.data.native import read_native, write_native
+from som.data.folder import write_native
+from som.data.load import load_dataset, read_native
 from som.errors import UserError
 
 
@@ -107,14 +107,14 @@ def resize(path, size):
     [
         (lambda r: resize(r / "foreground/b.png", (10, 10)), "foreground/b.png: this foreground map is 10x10"),
         (lambda r: resize(r / "images/b.png", (10, 10)), "images/b.png"),
-        (lambda r: np.save(r / "depth/b.npy", np.zeros((3, 4))), "depth/b.npy: this depth map is 4x3, expected 32x24"),
-        (lambda r: np.save(r / "depth/b.npy", np.zeros((24, 32, 5))), "must have two dimensions"),
+        (lambda r: np.save(r / "depth/b.npy", np.zeros((3, 5))), "depth/b.npy: this depth map is 5x3, expected 32x24"),
+        (lambda r: np.save(r / "depth/b.npy", np.zeros((24, 32, 5))), "must have one channel"),
         (lambda r: np.save(r / "depth/b.npy", np.full((24, 32), -1.0)), "negative"),
         (lambda r: (r / "depth/b.npy").write_bytes(b"nothing"), "depth/b.npy: this depth map cannot be read"),
-        (lambda r: truncate(r / "images/b.png"), "images/b.png: this image cannot be read"),
-        (lambda r: (r / "images/b.png").write_text("text"), "images/b.png: this image cannot be read"),
+        (lambda r: truncate(r / "images/b.png"), "images/b.png: this image is cut off"),
+        (lambda r: (r / "images/b.png").write_text("text"), "images/b.png: this image cannot be decoded"),
         (lambda r: (r / "images/b.png").unlink(), "images/b.png: this image is missing"),
-        (lambda r: (r / "transforms.json").write_text("{"), "transforms.json: the list of frames cannot be read"),
+        (lambda r: (r / "transforms.json").write_text("{"), "transforms.json: the list of frames is no valid JSON"),
         (lambda r: (r / "transforms.json").unlink(), "transforms.json: the list of frames is missing"),
         (lambda r: (r / "tracks.npz").write_bytes(b"no"), "tracks.npz: the tracks cannot be read"),
         (lambda r: np.savez(r / "tracks.npz", xy=np.zeros(3)), "lacks query_frame, visible"),
@@ -151,7 +151,7 @@ def test_everything_foreground_needs_foreground(root):
 def test_all_problems_at_once(root):
     edit(root, set_pose(0, 3, float("nan")))
     (root / "images/c.png").write_text("text")
-    np.save(root / "depth/d.npy", np.zeros((3, 4)))
+    np.save(root / "depth/d.npy", np.zeros((3, 5)))
     edit_tracks(root, confidence=lambda v: v * 9)
     found = problems(root)
     for part in ("training view b", "images/c.png", "depth/d.npy", "confidence must lie"):
@@ -161,9 +161,9 @@ def test_all_problems_at_once(root):
 @pytest.mark.parametrize(
     ("config", "expected"),
     [
-        (CustomData(), "--data.seq-name or --data.root-dir"),
+        (CustomData(), "`data.seq_name` or `data.root_dir`"),
         (CustomData(seq_name="nowhere"), "nowhere: no such folder"),
-        (CustomData(seq_name="x", max_side=0), "--data.max-side"),
+        (CustomData(seq_name="x", max_side=0), "`data.max_side`"),
     ],
 )
 def test_options_that_name_no_data_set(config, expected, tmp_path, monkeypatch):

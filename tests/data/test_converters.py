@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from som.cameras.geometry import pixel_centers, project_from_world, sample_depth, unproject_to_world
-from som.data.native import read_flow, read_native
+from som.data.folder import read_flow
+from som.data.load import read_native
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared" / "data"

@@ -10,7 +10,7 @@ import torch
 from som.cameras.geometry import in_image, pixel_centers, project_from_world, sample_image, unproject_to_world
 from som.data.config import DemoData
 from som.data.demo import cache_folder, generate_demo, load_demo
-from som.data.native import read_flow
+from som.data.folder import read_flow
 from som.errors import UserError
 
 
@@ -79,7 +79,7 @@ def test_options_out_of_range(change):
 
 def test_unwritable_cache_is_one_sentence(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"--data\.cache-dir"):
+    with pytest.raises(UserError, match=r"`data\.cache_dir`"):
         load_demo(DemoData(cache_dir=tmp_path / "file"))
 
 

@@ -11,10 +11,10 @@ import torch
 
 from flow.track_files import visibility_from_logits
 from som.data.checks import DatasetError, Problems
-from som.data.colmap import find_model, read_model, rotation_from_wxyz
+from som.data.colmap_model import find_model, read_model, rotation_from_wxyz
 from som.data.config import CustomData, DavisData, IphoneData
+from som.data.layouts.shape_of_motion import droid_scale, load_dict
 from som.data.load import load_dataset
-from som.data.shape_of_motion import droid_scale, load_dict
 from som.errors import UserError
 
 NAMES = ["00000", "00001", "00002", "00003"]
@@ -99,7 +99,7 @@ def test_davis(toy, tmp_path):
     tracks = write_shape_of_motion(tmp_path, toy, "JPEGImages", "Annotations", "480p")
     dataset = load_dataset(DavisData(seq_name="walk", root_dir=tmp_path))
     check_shape_of_motion(dataset, toy, tracks)
-    with pytest.raises(UserError, match=r"--data\.seq-name"):
+    with pytest.raises(UserError, match=r"`data\.seq_name`"):
         load_dataset(DavisData(root_dir=tmp_path))
     with pytest.raises(DatasetError, match="holds no image"):
         load_dataset(DavisData(seq_name="run", root_dir=tmp_path))
@@ -321,5 +321,5 @@ def test_iphone_reports_what_is_missing(toy, tmp_path):
     with pytest.raises(DatasetError) as caught:
         load_dataset(IphoneData(root_dir=tmp_path, cameras="original"))
     assert "0_00001.json" in str(caught.value) and "val.json" in str(caught.value)
-    with pytest.raises(UserError, match=r"--data\.cameras"):
+    with pytest.raises(UserError, match=r"`data\.cameras`"):
         load_dataset(IphoneData(root_dir=tmp_path, cameras="best"))

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from som.data.config import CustomData
+from som.data.folder import write_native
 from som.data.load import load_dataset
-from som.data.native import write_native
 from som.data.selection import erode_masks, hold_out, select_times
 from som.errors import UserError
 
@@ -24,7 +24,7 @@ def test_select_times_renumbers_views_and_tracks(toy_dataset):
 
 @pytest.mark.parametrize("options", [(0, 1, 1), (3, None, 1), (-1, None, 1), (0, None, 0)])
 def test_select_times_refuses(toy_dataset, options):
-    with pytest.raises(UserError, match=r"--data\.start"):
+    with pytest.raises(UserError, match=r"`data\.start`"):
         select_times(toy_dataset, *options)
 
 

@@ -18,7 +18,7 @@ import torch
 import yaml
 
 from som.commands.main import dispatch
-from som.depth.data import open_sequence
+from som.data.load import open_sequence
 from som.depth.synthetic import RoadClip, RoadClipConfig, make_road_clip
 
 ROOT = Path(__file__).resolve().parents[2]

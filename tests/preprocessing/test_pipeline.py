@@ -10,7 +10,7 @@ from typing import get_args, get_type_hints
 import numpy as np
 import pytest
 
-from som.data.native import read_native
+from som.data.load import read_native
 from som.errors import UserError
 from som.preprocessing.config import (
     CameraSettings,
@@ -42,7 +42,7 @@ def options(clip: Path, output: Path, **changes) -> PreprocessRun:
 @pytest.fixture(scope="module")
 def true_cameras(clip_truth, tmp_path_factory) -> Path:
     """transforms.json of the true cameras, named as the frames of the clip are."""
-    from som.data.native import write_native
+    from som.data.folder import write_native
 
     folder = tmp_path_factory.mktemp("cameras")
     names = [f"{i:05d}" for i in range(len(clip_truth.train))]

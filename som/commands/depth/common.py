@@ -13,9 +13,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from som.commands.depth.options import InputOptions, MetricOptions
-from som.depth.data import DepthSequence, open_sequence, recognise
+from som.data.layouts import LAYOUTS, recognise
+from som.data.load import open_sequence
+from som.data.sequence import DepthSequence
 from som.depth.data.files import read_map
-from som.depth.data.opening import READERS
 from som.depth.draw import color_depth, disparity_range, sheet, to_bytes
 from som.depth.errors import DepthError
 from som.depth.metric_scale import DEFAULT_PRIORS, HeightPriors, Instances, read_priors
@@ -49,12 +50,12 @@ def open_input(options: InputOptions, **sizing) -> DepthSequence:
 
 
 def _open(path: Path, options: InputOptions, sizing: dict) -> DepthSequence:
-    kind = recognise(path) if options.kind == "auto" else options.kind
+    kind = recognise(path).name if options.kind == "auto" else options.kind
     reader = options.reader.given()
     given = options.intrinsics is not None or options.fov is not None
     if given and kind in ("folder", "video"):
         reader["K"] = _intrinsics(path, kind, options)
-    elif given and kind in READERS:
+    elif given and kind in LAYOUTS:
         raise DepthError(f"{path}: this layout ({kind}) brings its own intrinsics; leave --intrinsics and --fov out.")
     sequence = open_sequence(
         path,

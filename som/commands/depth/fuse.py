@@ -7,8 +7,7 @@ from torch import Tensor
 
 from som.commands.depth.common import open_input, read_depth_folder, require_cameras
 from som.commands.depth.options import FuseCommand
-from som.depth.data import DepthSequence
-from som.depth.data.sequence import nearest_pixels, resize_depth
+from som.data.sequence import DepthSequence, nearest_pixels, resize_depth
 from som.depth.errors import DepthError
 from som.depth.fusion import FusionOptions, fuse_points, write_ply
 from som.runs.device import set_up_process

@@ -21,7 +21,9 @@ class ReaderOptions:
     """What a layout does not say by itself; an option that the layout at hand does not have is refused."""
 
     split: Literal["train", "val"] | None = None
-    """native: which frames; None: train."""
+    """Which frames; None: train."""
+    seq_name: str | None = None
+    """shape_of_motion, davis: which sequence, where the folder holds several."""
     camera: int | None = None
     """KITTI: 0 to 3; None: 2, the left colour camera."""
     truth: Literal["camera", "eigen"] | None = None
@@ -63,8 +65,8 @@ class InputOptions:
     """Videos: a folder of frames, a video file, a data set folder, a KITTI raw drive or odometry sequence, a 7-Scenes
     sequence, a folder with images/ and K.txt, or a list of test images (.txt). Training takes several."""
     kind: str = "auto"
-    """Layout, where it is not to be recognised: native, kitti_raw, kitti_odometry, 7scenes, plain, folder, video,
-    eigen."""
+    """Layout, where it is not to be recognised: native, endonerf, iphone, davis, colmap, kitti_raw, kitti_odometry,
+    7scenes, plain, shape_of_motion, folder, video, eigen."""
     reader: ReaderOptions = field(default_factory=ReaderOptions)
     """What the layout's reader is told; see docs/depth-data.md."""
     start: int = 0

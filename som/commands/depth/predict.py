@@ -23,7 +23,7 @@ from som.commands.depth.common import (
 )
 from som.commands.depth.model import LoadedModel, load_model
 from som.commands.depth.options import MetricOptions, PredictCommand, SweepCommand
-from som.depth.data import DepthSequence
+from som.data.sequence import DepthSequence
 from som.depth.errors import DepthError
 from som.depth.estimate import KINDS, DepthPrior, estimate_depth, predict_depth
 from som.depth.estimate.teacher import sweep_config

@@ -11,7 +11,7 @@ from torch import Tensor
 from som.commands.depth.common import open_inputs, read_depth_folder, spread
 from som.commands.depth.model import LoadedModel, load_model
 from som.commands.depth.options import ScoreCommand
-from som.depth.data import DepthSequence
+from som.data.sequence import DepthSequence
 from som.depth.draw import color_depth, color_error, disparity_range, sheet, to_bytes
 from som.depth.errors import DepthError
 from som.depth.evaluation import DepthEvaluation, markdown_table

@@ -12,7 +12,7 @@ import torch
 
 from som.commands.depth.common import height_priors, open_inputs, road_and_objects
 from som.commands.depth.options import TrainCommand
-from som.depth.data import DepthSequence
+from som.data.sequence import DepthSequence
 from som.depth.errors import DepthError
 from som.depth.multiview import MultiViewNet, predict_views
 from som.depth.multiview.build import make_multiview_trainer, measurement_rule

@@ -20,7 +20,8 @@ from som.data.demo.mesh import Mesh
 from som.data.demo.render import Views as RenderViews
 from som.data.demo.render import cast, make_views, see
 from som.data.demo.scene import Camera, DemoScene, held_out_camera, training_camera
-from som.data.native import read_native, write_flow, write_native
+from som.data.folder import write_flow, write_native
+from som.data.load import read_native
 from som.errors import UserError
 
 FPS = 24.0
@@ -49,7 +50,7 @@ def load_demo(config: DemoData) -> VideoDataset:
             _generate_into(root, config)
         except OSError as error:
             raise UserError(
-                f"{root}: the demo data set cannot be written ({error}); give a writable folder with --data.cache-dir."
+                f"{root}: the demo data set cannot be written ({error}); give a writable folder with `data.cache_dir`."
             ) from None
     return read_native(root, config.max_side)
 
@@ -73,7 +74,7 @@ def _check(config: DemoData) -> None:
     for name, (low, high) in limits.items():
         value = getattr(config, name)
         if not low <= value <= high:
-            raise UserError(f"--data.{name.replace('_', '-')}: must lie in [{low}, {high}], got {value}.")
+            raise UserError(f"`data.{name}`: must lie in [{low}, {high}], got {value}.")
 
 
 def _generate_into(root: Path, config: DemoData) -> None:

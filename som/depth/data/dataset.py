@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from som.data.sequence import DepthSequence
 from som.depth.data.augmentation import AUGMENTATION, AugmentationConfig, ColorJitter, FlipCrop
-from som.depth.data.sequence import DepthSequence
 from som.depth.errors import DepthError
 
 SourceRule = Callable[[DepthSequence, int], Sequence[int] | None]

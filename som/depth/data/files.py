@@ -72,14 +72,14 @@ def read_flow(path: Path) -> tuple[np.ndarray, np.ndarray | None] | None:
     return flow, right
 
 
-def read_mask(path: Path) -> np.ndarray:
-    """(H,W) bool, true where any colour channel is above 127.
+def read_mask(path: Path, threshold: int = 127) -> np.ndarray:
+    """(H,W) bool, true where any colour channel is above ``threshold``; in masks of 0 and 1 alone, where it is 1.
 
     Raises:
         DepthError: the file is missing, broken or cut off.
     """
     mask = _decode(path, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION, "this mask")
-    return (mask > 127).any(-1)
+    return (mask > (0 if mask.max() <= 1 else threshold)).any(-1)
 
 
 def has_alpha(path: Path) -> bool:
@@ -114,11 +114,14 @@ def read_opaque(path: Path) -> np.ndarray | None:
     return image[..., 3] > np.iinfo(image.dtype).max // 2 if image.ndim == 3 and image.shape[2] == 4 else None
 
 
-def read_map(path: Path, unit: float, invalid: int | None = None, what: str = "this depth map") -> np.ndarray:
+def read_map(
+    path: Path, unit: float, invalid: int | None = None, what: str = "this depth map", *, strict: bool = False
+) -> np.ndarray:
     """(H,W) float32 from .npy as it is, or from an integer png in steps of ``unit``.
 
     Args:
         invalid: a value of the png that means unknown, beside 0.
+        strict: refuses negative values.
 
     Returns:
         negative and non-finite values are 0.
@@ -141,6 +144,8 @@ def read_map(path: Path, unit: float, invalid: int | None = None, what: str = "t
         unknown = np.zeros(values.shape, bool) if invalid is None else values == invalid
         values = np.where(unknown, 0, values * np.float64(unit))
     values = np.nan_to_num(values.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+    if strict and (values < 0).any():
+        raise DepthError(f"{path}: {what} holds negative values; write 0 where it is unknown.")
     return np.maximum(values, 0)
 
 

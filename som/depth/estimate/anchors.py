@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from som.depth.data.sequence import resize_depth
+from som.data.sequence import resize_depth
 from som.depth.errors import DepthError
 
 SURE = 0.3

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from som.cameras.geometry import resize_intrinsics
-from som.depth.data.sequence import DepthSequence
+from som.data.sequence import DepthSequence
 from som.depth.errors import DepthError
 from som.depth.estimate.anchors import add_anchors, resize_maps
 from som.depth.estimate.blending import MOVING, blend

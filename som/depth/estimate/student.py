@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flow.progress import Progress
-from som.depth.data.sequence import DepthSequence, target_size
+from som.data.sequence import DepthSequence, target_size
 from som.depth.metrics import resize_by_disparity
 from som.depth.networks import DepthNet
 from som.depth.networks.depth_net import STRIDE

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from som.cameras.geometry import resize_intrinsics
-from som.depth.data.sequence import nearest_pixels, target_size
+from som.data.sequence import nearest_pixels, target_size
 from som.depth.errors import DepthError
 from som.depth.estimate.clock import Clock
 from som.depth.estimate.prior import Clip

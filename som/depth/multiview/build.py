@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from flow.progress import Progress
+from som.data.sequence import DepthSequence
 from som.depth.data.augmentation import AugmentationConfig
 from som.depth.data.dataset import DepthDataset
-from som.depth.data.sequence import DepthSequence
 from som.depth.errors import DepthError
 from som.depth.multiview.network import MultiViewConfig, MultiViewNet
 from som.depth.multiview.objective import MultiViewObjective

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flow.progress import Progress
-from som.depth.data.sequence import DepthSequence
+from som.data.sequence import DepthSequence
 from som.depth.errors import DepthError
 from som.depth.fusion.consistency import compare_views
 from som.depth.multiview.network import MultiViewNet

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from som.depth.data.sequence import DepthSequence, FrameRecord
+from som.data.recording import FrameRecord
+from som.data.sequence import DepthSequence
 from som.depth.errors import DepthError
 from som.depth.networks.mvdepthnet import NEAREST
 from som.depth.training.build import swept_range

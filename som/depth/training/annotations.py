@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from som.data.sequence import DepthSequence
 from som.depth.data.dataset import Annotate
-from som.depth.data.sequence import DepthSequence
 from som.depth.errors import DepthError
 from som.depth.metric_scale import DEFAULT_PRIORS, HeightPriors, Instances
 

@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from som.data.sequence import DepthSequence
 from som.depth.data.augmentation import AugmentationConfig
 from som.depth.data.dataset import DepthDataset
-from som.depth.data.sequence import DepthSequence
 from som.depth.errors import DepthError
 from som.depth.networks import DepthNet, NetworkConfig, PoseNet, make_depth_net, make_pose_net
 from som.depth.sweep import SweepConfig, estimate_range

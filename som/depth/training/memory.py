@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from som.depth.data.sequence import DepthSequence, FrameRecord, Recording, Size
+from som.data.recording import FrameRecord, Recording, Size
+from som.data.sequence import DepthSequence
 
 
 def memory_sequence(
@@ -47,7 +48,7 @@ def memory_sequence(
         record.speed = None if speeds is None else float(speeds[t])
         record.timestamp = None if timestamps is None else float(timestamps[t])
         if flows is not None:
-            record.number, record.flow = t, partial(_flow_of, flows, t)
+            record.time, record.flow = t, partial(_flow_of, flows, t)
         records.append(record)
     return DepthSequence(Recording(name, "memory", records), size=size, cache_images=True)
 

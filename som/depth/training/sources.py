@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from som.data.sequence import DepthSequence
 from som.depth.data.dataset import SourceRule
-from som.depth.data.sequence import DepthSequence
 from som.depth.errors import DepthError
 from som.depth.training.config import DepthTrainingConfig
 from som.depth.views import SourceConfig, choose_sources

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flow.progress import Progress
-from som.depth.data.sequence import DepthSequence
+from som.data.sequence import DepthSequence
 from som.depth.errors import DepthError
 from som.depth.sweep import SweepConfig, plane_sweep
 from som.depth.training.annotations import Labels

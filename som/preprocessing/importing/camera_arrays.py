@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from som.data.assembly import intrinsics
-from som.data.shape_of_motion import load_dict
+from som.data.layouts.shape_of_motion import load_dict
+from som.data.recording import intrinsics
 from som.errors import UserError
 from som.preprocessing.importing.arrays import BROKEN, array_shapes, load_array, load_arrays
 from som.preprocessing.importing.camera_sources import (

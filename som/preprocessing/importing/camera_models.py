@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from som.data.assembly import intrinsics
 from som.data.checks import Problems
-from som.data.colmap import ColmapImage, find_models, read_model, read_points
-from som.data.native import DISTORTION, OPENGL_FROM_OPENCV
+from som.data.colmap_model import ColmapImage, find_models, read_model, read_points
+from som.data.folder import OPENGL_FROM_OPENCV
+from som.data.folder.header import DISTORTION
+from som.data.recording import intrinsics
 from som.errors import UserError
 from som.preprocessing.importing.camera_sources import (
     CameraRequest,

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from som.data.shape_of_motion import depth_from_disparity
+from som.data.layouts.shape_of_motion import depth_from_disparity
 from som.errors import UserError
 from som.preprocessing.frames.names import FrameNames
 from som.preprocessing.importing.camera_arrays import known_depth

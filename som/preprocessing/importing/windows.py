@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Shaped
 
-from som.data.shape_of_motion import droid_scale
+from som.data.layouts.shape_of_motion import droid_scale
 from som.errors import UserError
 
 ASPECT_TOLERANCE = 0.04

@@ -16,7 +16,7 @@ from flow.tracks import PointTracks
 from flow.video_flow import flow_path, read_flow_file
 from som.data.checks import Problems
 from som.data.files import list_images, read_arrays, read_image, read_json, read_map, read_mask
-from som.data.native import OPENGL_FROM_OPENCV
+from som.data.folder import HEADER, FrameEntry, Header, read_header
 
 
 @dataclass
@@ -64,20 +64,17 @@ class Folder:
         return content if isinstance(content, dict) else {}
 
     @cached_property
-    def header(self) -> dict:
-        """transforms.json"""
-        return self.json("transforms.json")
+    def header(self) -> Header | None:
+        """transforms.json, None where there is none that can be read."""
+        return read_header(self.root, self.problems) if (self.root / HEADER).is_file() else None
 
     @cached_property
     def shots(self) -> list[Shot]:
         """The training frames in the order of time; the files of images/ where there is no transforms.json yet."""
-        entries = self.header.get("frames")
-        if not isinstance(entries, list):
+        if self.header is None:
             paths = list_images(self.root / "images")
             return [self._bare_shot(path, t) for t, path in enumerate(paths)]
-        chosen = [e for e in entries if isinstance(e, dict) and e.get("split", "train") == "train"]
-        shots = [shot for t, entry in enumerate(chosen) if (shot := self._shot(entry, t)) is not None]
-        return sorted(shots, key=lambda shot: shot.time)
+        return [self._shot(entry) for entry in self.header.of_split("train")]
 
     def image(self, shot: Shot) -> np.ndarray | None:
         """(H,W,3) uint8 RGB."""
@@ -90,8 +87,9 @@ class Folder:
 
     def depth(self, shot: Shot) -> np.ndarray | None:
         """(H,W) float32, 0 unknown."""
-        unit = self.header.get("depth_unit_scale_factor", 1e-3)
-        return None if shot.depth is None else read_map(shot.depth, self.problems, unit, "this depth map")
+        if shot.depth is None:
+            return None
+        return read_map(shot.depth, self.problems, self.header.depth_unit, "this depth map")
 
     def confidence(self, shot: Shot) -> np.ndarray | None:
         """(H,W) float32 in [0, 1]."""
@@ -151,24 +149,18 @@ class Folder:
             shot.w2c, shot.K = w2c[time], K if K.ndim == 2 else K[time]
         return shot
 
-    def _shot(self, entry: dict, order: int) -> Shot | None:
-        if not isinstance(entry.get("file_path"), str):
-            return None
-        path = self.root / entry["file_path"]
-        keys = {"foreground": "foreground_path", "depth": "depth_file_path", "confidence": "depth_confidence_path"}
-        files = {kind: self.root / entry[key] for kind, key in keys.items() if isinstance(entry.get(key), str)}
-        time = entry.get("time", order)
-        shot = Shot(path.stem, time if isinstance(time, (int, float)) else order, path, **files)
-        merged = {**self.header, **entry}
-        try:
-            c2w = np.array(merged["transform_matrix"], np.float64).reshape(4, 4) @ OPENGL_FROM_OPENCV
-            shot.w2c = np.linalg.inv(c2w)
-            fx = float(merged["fl_x"])
-            cx, cy = (float(merged.get(c, merged[s] / 2)) for c, s in (("cx", "w"), ("cy", "h")))
-            shot.K = np.array([[fx, 0, cx], [0, float(merged.get("fl_y", fx)), cy], [0, 0, 1]])
-        except (KeyError, TypeError, ValueError, np.linalg.LinAlgError):
-            shot.w2c = shot.K = None  # the check reports it in words
+    def _shot(self, entry: FrameEntry) -> Shot:
+        shot = Shot(entry.name, entry.time, entry.image, entry.foreground, entry.depth, entry.confidence)
+        size = entry.size or self._stored_size
+        if entry.w2c is not None and size is not None:
+            shot.w2c, shot.K = entry.w2c, entry.K(size)
         return shot
+
+    @cached_property
+    def _stored_size(self) -> tuple[int, int] | None:
+        """(height, width) of the first image, for frames that do not say; None if it cannot be read."""
+        image = read_image(self.header.frames[0].image, self.problems)
+        return None if image is None else image.shape[:2]
 
 
 def spread(total: int, count: int) -> list[int]:

@@ -162,7 +162,7 @@ def depth_section(folder: Folder) -> Section | None:
     found = [(shot, depth, confidence) for shot, depth, confidence in found if depth is not None]
     if not found:
         return None
-    kind = folder.header.get("depth_kind", "metric")
+    kind = folder.header.depth_kind
     near_far = disparity_range(np.concatenate([depth.reshape(-1, depth.shape[-1]) for _, depth, _ in found]))
     pictures = []
     for shot, depth, _ in found:

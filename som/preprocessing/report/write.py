@@ -56,13 +56,13 @@ def make_report(root: Path) -> Report:
     """What the report of a folder says and shows."""
     folder = Folder(root)
     stages, source = _read_stages(folder)
-    name = folder.header.get("name") or root.resolve().name
+    name = root.resolve().name if folder.header is None else folder.header.name
     report = Report(title=f"{name}: what preprocessing found", stages=stages)
     report.sections = [section for make in SECTIONS if (section := make(folder)) is not None]
     if source:
         report.facts.append(("source", source))
     warnings = [(stage.name, text) for stage in stages for text in stage.warnings]
-    if folder.header:
+    if folder.header is not None:
         result = check_folder(root, max_side=CHECK_SIDE)
         report.problems = result.problems
         warnings += [("check", text) for text in result.warnings]
@@ -100,7 +100,7 @@ def _read_stages(folder: Folder) -> tuple[list[Stage], str]:
 
 
 def _provenance(folder: Folder) -> str:
-    source = folder.header.get("source") or {}
+    source = {} if folder.header is None else folder.header.content.get("source") or {}
     if isinstance(source, str):
         return source
     return "; ".join(

@@ -5,10 +5,11 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from som.depth.data import DepthSequence, open_sequence
+from som.data.load import open_sequence
+from som.data.recording import FrameRecord, Recording
+from som.data.sequence import DepthSequence
 from som.depth.data.augmentation import NO_AUGMENTATION, AugmentationConfig
 from som.depth.data.dataset import DepthDataset, Neighbors, epoch_order
-from som.depth.data.sequence import FrameRecord, Recording
 from som.depth.data.subsampling import changed_share, moving_frames
 from som.depth.errors import DepthError
 

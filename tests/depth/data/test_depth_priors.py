@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from som.data.native import read_native
-from som.depth.data import open_sequence, recognise
+from som.data.layouts import recognise
+from som.data.load import open_sequence, read_native
 from som.depth.data.files import read_map, read_mask
-from som.depth.errors import DepthError
 from som.depth.records import write_depth_folder, write_depth_prior
+from som.errors import UserError
 
 SIZE = (24, 40)
 
@@ -58,7 +58,7 @@ def depth():
 
 
 def test_reads_what_the_scene_reads(folder):
-    assert recognise(folder) == "native"
+    assert recognise(folder).name == "native"
     sequence, scene = open_sequence(folder), read_native(folder).train
     assert sequence.names == scene.names == ["00000", "00001", "00002", "00003"]
     torch.testing.assert_close(sequence.Ks, scene.Ks)
@@ -132,7 +132,7 @@ def test_some_frames_by_name(folder, depth):
 
 def test_existing_depth_is_not_lost_by_accident(folder, depth):
     write_depth_prior(folder, depth, torch.ones_like(depth), "metric", "first")
-    with pytest.raises(DepthError, match="have depth already; pass overwrite"):
+    with pytest.raises(UserError, match="have depth already; pass overwrite"):
         write_depth_prior(folder, depth + 1, None, "metric", "second")
     assert torch.equal(open_sequence(folder).depth(0)[0], depth[0])
     write_depth_prior(folder, depth + 1, None, "metric", "second", overwrite=True)
@@ -143,19 +143,19 @@ def test_existing_depth_is_not_lost_by_accident(folder, depth):
 
 def test_files_that_other_frames_use_or_nobody_named_are_kept(folder, depth):
     np.save(folder / "depth" / "00002.npy", np.ones(SIZE, np.float32))
-    with pytest.raises(DepthError, match=r"00002.npy: exists"):
+    with pytest.raises(UserError, match=r"00002.npy: exists"):
         write_depth_prior(folder, depth, None, "metric", "x")
     header = json.loads((folder / "transforms.json").read_text())
     header["frames"][-1]["depth_file_path"] = "depth/00002.npy"
     (folder / "transforms.json").write_text(json.dumps(header))
-    with pytest.raises(DepthError, match=r"00002.npy: exists"):
+    with pytest.raises(UserError, match=r"00002.npy: exists"):
         write_depth_prior(folder, depth, None, "metric", "x", overwrite=True)
     assert np.load(folder / "depth" / "00002.npy").max() == 1
 
 
 def test_depth_of_two_kinds_cannot_share_a_folder(folder, depth):
     before = (folder / "transforms.json").read_bytes()
-    with pytest.raises(DepthError, match="frame 00001 keeps depth of kind metric, the new depth is relative"):
+    with pytest.raises(UserError, match="frame 00001 keeps depth of kind metric, the new depth is relative"):
         write_depth_prior(folder, depth, None, "relative", "net")
     assert (folder / "transforms.json").read_bytes() == before and not (folder / "depth" / "00000.npy").exists()
     write_depth_prior(folder, depth, None, "relative", "net", drop_other_depth=True)
@@ -199,7 +199,7 @@ def test_an_interruption_leaves_the_folder_as_it_was(folder, depth, monkeypatch)
 )
 def test_bad_priors_are_named_and_change_nothing(folder, depth, call, message):
     before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-    with pytest.raises(DepthError, match=message):
+    with pytest.raises(UserError, match=message):
         call(folder, depth)
     assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
 
@@ -218,19 +218,19 @@ def edit(key, value, frame=None):
     [
         (lambda folder: (folder / "transforms.json").write_text("{"), r"transforms.json: .* no valid JSON"),
         (edit("frames", [{}]), "file_path"),
-        (edit("k1", 0.1), "00000.png: lens distortion"),
-        (edit("w", 41), "00000.png: the image is 40x24 but"),
-        (edit("fl_x", "wide"), "its camera in transforms.json is missing or no number"),
+        (edit("k1", 0.1), r"00000.png: .* lens distortion \(k1\)"),
+        (edit("w", 41), "00000.png: this image is 40x24, its w and h say 41x24"),
+        (edit("fl_x", "wide"), "its camera in transforms.json is missing or not a number"),
         (edit("transform_matrix", [[1]], 0), "transform_matrix must be 4x4"),
         (edit("depth_kind", "absolute"), "depth_kind must be one of"),
         (edit("fps", 0), "fps must be a positive number"),
-        (edit("time", None, 0), '"time" must be a number in every frame'),
+        (edit("time", None, 0), '"time" must be a number below'),
         (edit("frames", []), "no frame of the split train"),
     ],
 )
 def test_a_broken_folder_is_named(folder, change, message):
     change(folder)
-    with pytest.raises(DepthError, match=message):
+    with pytest.raises(UserError, match=message):
         open_sequence(folder)
 
 
@@ -238,7 +238,7 @@ def test_foreground_in_some_frames_only_is_refused(folder):
     header = json.loads((folder / "transforms.json").read_text())
     del header["frames"][0]["foreground_path"]
     (folder / "transforms.json").write_text(json.dumps(header))
-    with pytest.raises(DepthError, match="frame 00002 has no foreground_path"):
+    with pytest.raises(UserError, match=r"00002\.png: has no foreground map"):
         open_sequence(folder)
 
 
@@ -250,7 +250,7 @@ def test_a_lone_depth_folder(tmp_path, depth):
     np.testing.assert_allclose(read, depth[2], atol=1e-3)
     confidence = read_map(tmp_path / "depth_confidence" / "c.png", 1 / 255)
     np.testing.assert_allclose(confidence, depth[2] / 6, atol=0.5 / 255 + 1e-6)
-    with pytest.raises(DepthError, match="without slashes"):
+    with pytest.raises(UserError, match="without slashes"):
         write_depth_folder(tmp_path, ["a", "b", "c", "../d"], depth, None, "scale", "net")
 
 

@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from som.depth.data import open_sequence, recognise
-from som.depth.data.kitti import Camera, project_scan, read_oxts
-from som.depth.data.kitti_recordings import SplitLine, drives_of_split, read_split
-from som.depth.errors import DepthError
+from som.data.layouts import recognise
+from som.data.layouts.eigen import SplitLine, drives_of_split, read_split
+from som.data.layouts.kitti_calibration import RigCamera, project_scan, read_oxts
+from som.data.load import open_sequence
+from som.errors import UserError
 
 
 def test_raw_drive(make, drive):
-    assert recognise(drive) == "kitti_raw"
+    assert recognise(drive).name == "kitti_raw"
     sequence = open_sequence(drive)
     assert sequence.names[3] == "0000000003" and sequence.size == (24, 40) and sequence.world_scale == "metric"
     assert sequence.Ks[0].tolist() == [[50, 0, 20], [0, 50, 12], [0, 0, 1]]  # 19.5 + 0.5, 11.5 + 0.5
@@ -53,7 +54,7 @@ def test_scans_are_projected_and_the_nearest_point_wins(drive):
 
 
 def test_of_two_points_in_a_pixel_the_nearest_is_kept():
-    camera = Camera(np.array([[10.0, 0, 5, 0], [0, 10, 5, 0], [0, 0, 1, 0]]), (10, 10), np.eye(4)[[1, 2, 0, 3]])
+    camera = RigCamera(np.array([[10.0, 0, 5, 0], [0, 10, 5, 0], [0, 0, 1, 0]]), (10, 10), np.eye(4)[[1, 2, 0, 3]])
     scan = np.array([[8.0, 0, 0, 1], [2.0, 0, 0, 1], [4.0, 0, 0, 1]], np.float32)  # forward is z here
     depth = project_scan(scan, camera, (10, 10))
     assert depth[5, 5] == 2.0 and (depth > 0).sum() == 1
@@ -119,14 +120,14 @@ def remove(name):
 )
 def test_broken_drives_are_named(make, drive, change, message):
     change(make, drive)
-    with pytest.raises(DepthError, match=message):
+    with pytest.raises(UserError, match=message):
         open_sequence(drive)
 
 
 def test_a_broken_scan_is_named_when_read(drive):
     (drive / "velodyne_points/data/0000000001.bin").write_bytes(b"123456789012")
     sequence = open_sequence(drive)
-    with pytest.raises(DepthError, match=r"0000000001.bin: a laser scan holds 4 float32"):
+    with pytest.raises(UserError, match=r"0000000001.bin: a laser scan holds 4 float32"):
         sequence.depth(1)
 
 
@@ -159,7 +160,7 @@ def odometry(make, tmp_path):
 
 
 def test_odometry(make, odometry):
-    assert recognise(odometry) == "kitti_odometry"
+    assert recognise(odometry).name == "kitti_odometry"
     sequence = open_sequence(odometry)
     assert sequence.Ks[0].tolist() == [[50, 0, 20], [0, 50, 12], [0, 0, 1]]
     assert sequence.timestamps.tolist() == pytest.approx([0, 0.1, 0.21])
@@ -175,11 +176,11 @@ def test_odometry(make, odometry):
 
 def test_odometry_problems_are_named(make, odometry):
     make.text(odometry / "times.txt", "0.0\n")
-    with pytest.raises(DepthError, match=r"times.txt: has 1 rows, none for frame 000001"):
+    with pytest.raises(UserError, match=r"times.txt: has 1 rows, none for frame 000001"):
         open_sequence(odometry)
-    with pytest.raises(DepthError, match=r"calib.txt: the entry P3 with 12 numbers"):
+    with pytest.raises(UserError, match=r"calib.txt: the entry P3 with 12 numbers"):
         open_sequence(odometry, camera=3)
-    with pytest.raises(DepthError, match="0 to 3"):
+    with pytest.raises(UserError, match="0 to 3"):
         open_sequence(odometry, camera=4)
 
 
@@ -216,17 +217,17 @@ def test_improved_ground_truth(make, split, kitti_root, tmp_path):
 
 
 def test_split_problems_are_named(make, split, kitti_root):
-    with pytest.raises(DepthError, match="pass root"):
+    with pytest.raises(UserError, match="pass root"):
         open_sequence(split)
     make.text(split, f"{DRIVE} 2 l\n")
-    with pytest.raises(DepthError, match=r"0000000002.bin: the laser scan is missing"):
+    with pytest.raises(UserError, match=r"0000000002.bin: the laser scan is missing"):
         open_sequence(split, root=kitti_root)
     make.text(split, f"{DRIVE} 7 l\n")
-    with pytest.raises(DepthError, match=r"0000000007.png: this image is missing \(or as .jpg\)"):
+    with pytest.raises(UserError, match=r"0000000007.png: this image is missing \(or as .jpg\)"):
         open_sequence(split, root=kitti_root)
     make.text(split, f"{DRIVE} 2 l\n{DRIVE} l\n")
-    with pytest.raises(DepthError, match=r"line 2 must be"):
+    with pytest.raises(UserError, match=r"line 2 must be"):
         open_sequence(split, root=kitti_root)
     make.text(split, "\n")
-    with pytest.raises(DepthError, match="names no frame"):
+    with pytest.raises(UserError, match="names no frame"):
         open_sequence(split, root=kitti_root)

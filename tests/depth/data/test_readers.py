@@ -7,15 +7,17 @@ import numpy as np
 import pytest
 import torch
 
-from som.depth.data import DepthSequence, open_sequence, recognise, target_size
+from som.data.layouts import recognise
+from som.data.load import open_sequence
+from som.data.recording import FrameRecord, Recording
+from som.data.sequence import DepthSequence, resize_depth, target_size
 from som.depth.data.files import list_images, read_image
-from som.depth.data.sequence import FrameRecord, Recording, resize_depth
-from som.depth.errors import DepthError
+from som.errors import UserError
 
 
 def test_plain_folder_reads_as_written(make, plain_folder):
     sequence = open_sequence(plain_folder, depth_unit=1e-3, fps=10)
-    assert recognise(plain_folder) == sequence.layout == "plain"
+    assert recognise(plain_folder).name == sequence.layout == "plain"
     assert len(sequence) == 3 and sequence.size == (24, 40) and sequence.names == ["00000", "00001", "00002"]
     assert sequence.Ks[2].tolist() == [[50, 0, 20], [0, 60, 12], [0, 0, 1]]  # integer centres shifted once
     torch.testing.assert_close(sequence.w2cs, torch.from_numpy(np.linalg.inv(make.poses(3))).float())
@@ -33,7 +35,7 @@ def test_depth_keeps_its_size_and_has_its_own_intrinsics(plain_folder):
     assert depth.shape == (48, 80) and depth.unique().tolist() == pytest.approx([1.502])
     assert K.tolist() == [[100, 0, 40], [0, 120, 24], [0, 0, 1]]
     assert sequence.depth_at_image_size(2).shape == (24, 40)
-    with pytest.raises(DepthError, match="00001 has no depth"):
+    with pytest.raises(UserError, match="00001 has no depth"):
         sequence.depth(1)
 
 
@@ -105,7 +107,7 @@ def damage(name):
 )
 def test_a_broken_plain_folder_is_named(make, plain_folder, change, message):
     change(make, plain_folder)
-    with pytest.raises(DepthError, match=message):
+    with pytest.raises(UserError, match=message):
         open_sequence(plain_folder, depth_unit=1e-3)
 
 
@@ -115,16 +117,16 @@ def test_images_are_read_lazily_and_named_when_broken(make, plain_folder):
     damage("depth/00000.png")(make, plain_folder)
     sequence = open_sequence(plain_folder, depth_unit=1e-3)
     sequence.image(0)
-    with pytest.raises(DepthError, match=r"00001.png: this image is cut off"):
+    with pytest.raises(UserError, match=r"00001.png: this image is cut off"):
         sequence.image(1)
-    with pytest.raises(DepthError, match=r"00002.png: this image is 40x12, others of its sequence 40x24"):
+    with pytest.raises(UserError, match=r"00002.png: this image is 40x12, others of its sequence 40x24"):
         sequence.image(2)
-    with pytest.raises(DepthError, match=r"00000.png: this depth map is cut off"):
+    with pytest.raises(UserError, match=r"00000.png: this depth map is cut off"):
         sequence.depth(0)
 
 
 def test_png_depth_without_a_unit_is_refused(plain_folder):
-    with pytest.raises(DepthError, match=r"00000.png: its unit is not known; pass depth_unit"):
+    with pytest.raises(UserError, match=r"00000.png: its unit is not known; pass depth_unit"):
         open_sequence(plain_folder)
 
 
@@ -133,7 +135,7 @@ def test_a_truncated_jpeg_is_not_half_read(make, tmp_path):
     make.write(path, make.picture(0, 100, 100))
     assert read_image(path).shape == (100, 100, 3)
     path.write_bytes(path.read_bytes()[:-500])
-    with pytest.raises(DepthError, match=r"a.jpg: this image is cut off"):
+    with pytest.raises(UserError, match=r"a.jpg: this image is cut off"):
         read_image(path)
 
 
@@ -144,7 +146,7 @@ def test_folder_of_images_in_natural_order(make, tmp_path):
     assert sequence.layout == "folder" and sequence.names == ["frame_1", "frame_2", "frame_10"]
     assert sequence.Ks[1, 0, 2] == 20  # given in code: this package's convention
     assert sequence.w2cs is None and open_sequence(tmp_path).Ks is None
-    with pytest.raises(DepthError, match=r"K must be \(3,3\) or \(3,3,3\)"):
+    with pytest.raises(UserError, match=r"K must be \(3,3\) or \(3,3,3\)"):
         open_sequence(tmp_path, K=np.eye(4))
 
 
@@ -160,30 +162,30 @@ def test_ranges_and_masks(make, tmp_path):
     assert sequence.has_moving and sequence.moving(1).shape == (24, 40)
     assert sequence.moving(1)[0].tolist() == [True] * 15 + [False] * 25
     assert sequence.select([2, 0]).names == ["5", "1"]
-    with pytest.raises(DepthError, match="none in 7:None"):
+    with pytest.raises(UserError, match="none in 7:None"):
         open_sequence(tmp_path, start=7)
     (tmp_path / "people" / "3.png").unlink()
-    with pytest.raises(DepthError, match=r"3.png: this mask is missing"):
+    with pytest.raises(UserError, match=r"3.png: this mask is missing"):
         open_sequence(tmp_path, moving=tmp_path / "people")
 
 
 def test_what_is_not_recognised_lists_what_was_looked_for(make, tmp_path):
     (tmp_path / "notes").mkdir()
-    with pytest.raises(DepthError, match=r"transforms.json \(native\).*frame-\*.color.png.*K.txt beside images/"):
+    with pytest.raises(UserError, match=r"transforms.json \(native\).*frame-\*.color.png.*K.txt beside images/"):
         open_sequence(tmp_path)
-    with pytest.raises(DepthError, match="does not exist"):
+    with pytest.raises(UserError, match="does not exist"):
         open_sequence(tmp_path / "nothing")
     make.text(tmp_path / "a.pdf", "")
-    with pytest.raises(DepthError, match=r"a.pdf: is neither"):
+    with pytest.raises(UserError, match=r"a.pdf: is neither"):
         open_sequence(tmp_path / "a.pdf")
 
 
 def test_options_and_layouts_are_checked(plain_folder):
-    with pytest.raises(DepthError, match=r"layout plain has no option 'unit'; it has depth_unit, center_offset"):
+    with pytest.raises(UserError, match=r"layout plain has no option 'unit'; it has depth_unit, center_offset"):
         open_sequence(plain_folder, unit=1)
-    with pytest.raises(DepthError, match="unknown layout 'colmap'"):
-        open_sequence(plain_folder, "colmap")
-    with pytest.raises(DepthError, match="5:2"):
+    with pytest.raises(UserError, match="unknown layout 'spiral'"):
+        open_sequence(plain_folder, "spiral")
+    with pytest.raises(UserError, match="5:2"):
         open_sequence(plain_folder, start=5, stop=2)
 
 
@@ -213,12 +215,12 @@ def test_video_range_rate_and_size(video):
 
 
 def test_video_problems_are_named(make, video, tmp_path):
-    with pytest.raises(DepthError, match=r"at most the video's 10"):
+    with pytest.raises(UserError, match=r"at most the video's 10"):
         open_sequence(video, fps=25)
-    with pytest.raises(DepthError, match="no frame in 40:None"):
+    with pytest.raises(UserError, match="no frame in 40:None"):
         open_sequence(video, start=40)
     make.text(tmp_path / "a.mp4", "nothing")
-    with pytest.raises(DepthError, match=r"a.mp4: OpenCV cannot decode"):
+    with pytest.raises(UserError, match=r"a.mp4: OpenCV cannot decode"):
         open_sequence(tmp_path / "a.mp4")
 
 
@@ -240,7 +242,7 @@ def test_seven_scenes(make, tmp_path):
     assert depth[0].sum() == depth[1].sum() == 0 and depth[2:].unique().tolist() == [2.0]
     torch.testing.assert_close(sequence.w2cs, torch.from_numpy(np.linalg.inv(make.poses(2))).float())
     (root / "frame-000001.pose.txt").unlink()
-    with pytest.raises(DepthError, match=r"frame-000001.pose.txt: the pose is missing"):
+    with pytest.raises(UserError, match=r"frame-000001.pose.txt: the pose is missing"):
         open_sequence(root)
 
 
@@ -252,7 +254,7 @@ def test_target_sizes():
     assert target_size((10, 10), multiple=32) == (32, 32)
     assert target_size((10, 20), size=(33, 65), multiple=32) == (32, 64)
     for options in (dict(max_side=0), dict(size=(0, 3)), dict(multiple=0), dict(size=(2, 2), max_side=2)):
-        with pytest.raises(DepthError, match="size"):
+        with pytest.raises(UserError, match="size"):
             target_size((10, 10), **options)
 
 
@@ -261,12 +263,12 @@ def frame(make, name, seed, height=8, width=10):
 
 
 def test_sequences_need_frames_names_and_one_size(make):
-    with pytest.raises(DepthError, match="no frame"):
+    with pytest.raises(UserError, match="no frame"):
         DepthSequence(Recording("empty", "folder", []))
-    with pytest.raises(DepthError, match="several frames are named a"):
+    with pytest.raises(UserError, match="several frames are named a"):
         DepthSequence(Recording("twice", "folder", [frame(make, "a", 0), frame(make, "a", 1)]))
     mixed = Recording("mixed", "eigen", [frame(make, "a", 0), frame(make, "b", 1, 9, 12)])
-    with pytest.raises(DepthError, match=r"several sizes \(10x8, 12x9\); give size"):
+    with pytest.raises(UserError, match=r"several sizes \(10x8, 12x9\); give size"):
         DepthSequence(mixed)
     assert DepthSequence(mixed, size=(4, 6)).images().shape == (2, 3, 4, 6)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from som.depth.data import open_sequence
+from som.data.load import open_sequence
 from som.depth.evaluation import DepthEvaluation
 
 ROOT = Path(__file__).resolve().parents[4] / "shared" / "data"

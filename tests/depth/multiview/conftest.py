@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from som.cameras.geometry import pixel_centers
-from som.depth.data.sequence import DepthSequence
+from som.data.sequence import DepthSequence
 from som.depth.training.config import Augmentation, DepthTrainingConfig, LossWeights, NetworkOptions
 from som.depth.training.memory import memory_sequence
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from som.depth.data.sequence import DepthSequence
+from som.data.sequence import DepthSequence
 from som.depth.synthetic import RoadClip, RoadClipConfig, make_road_clip
 from som.depth.training.build import make_dataset, make_networks, network_config, resolve_pose
 from som.depth.training.config import Augmentation, DepthTrainingConfig, LossWeights

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from som.data.native import write_native
+from som.data.folder import write_native
 from som.errors import UserError
 from som.preprocessing.report import write_report
 from som.preprocessing.report.camera_plot import level_axes, plot_cameras

@@ -1,4 +1,4 @@
-"""Reader of 7-Scenes (Shotton et al., CVPR 2013): RGB-D video with poses."""
+"""7-Scenes (Shotton et al., CVPR 2013): RGB-D video with poses."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
+from som.data.checks import Problems
+from som.data.layouts.images import Offset, shifted_intrinsics
+from som.data.layouts.layout import Layout
+from som.data.recording import FrameRecord, Recording
 from som.depth.data.files import read_image, read_map, read_matrix, rigid
-from som.depth.data.sequence import FrameRecord, Recording
-from som.depth.data.simple import Offset, shifted_intrinsics
-from som.depth.errors import DepthError
+from som.errors import UserError
 
 K_7SCENES = np.array([[585.0, 0, 320], [0, 585, 240], [0, 0, 1]])
 """Nominal intrinsics of the depth camera for 640x480, integer pixel centres, as the data set's page gives them."""
@@ -19,7 +21,9 @@ INVALID_DEPTH = 65535
 MILLIMETRES = 1e-3
 
 
-def read_7scenes(path: Path, *, K: np.ndarray | None = None, center_offset: Offset = 0.5) -> Recording:
+def read(
+    path: Path, problems: Problems, *, K: np.ndarray | None = None, center_offset: Offset = 0.5
+) -> Recording:
     """One ``seq-NN``: frame-NNNNNN.color.png, .depth.png (mm, 65535 and 0 unknown), .pose.txt (camera to world).
 
     Colour comes from a second camera that is not registered to the depth camera: expect a few pixels of offset.
@@ -29,20 +33,29 @@ def read_7scenes(path: Path, *, K: np.ndarray | None = None, center_offset: Offs
         center_offset: added to cx and cy; 0 if ``K`` has pixel centres at +0.5 already.
 
     Raises:
-        DepthError: a part of a frame is missing or broken.
+        UserError: a part of a frame is missing or broken.
     """
     images = sorted(path.glob("frame-*.color.png"))
     if not images:
-        raise DepthError(f"{path}: holds no frame-NNNNNN.color.png; give the folder of one sequence, such as seq-01.")
+        raise UserError(f"{path}: holds no frame-NNNNNN.color.png; give the folder of one sequence, such as seq-01.")
     intrinsics = shifted_intrinsics(K_7SCENES if K is None else K, center_offset, path)
     size = read_image(images[0]).shape[:2]
     frames = []
-    for image in images:
+    for time, image in enumerate(images):
         stem = image.name.removesuffix(".color.png")
-        frame = FrameRecord(stem, partial(read_image, image), str(image), size, intrinsics, SIZE_7SCENES)
+        frame = FrameRecord(stem, partial(read_image, image), str(image), size, intrinsics, SIZE_7SCENES, time=time)
         frame.depth = partial(read_map, path / f"{stem}.depth.png", MILLIMETRES, INVALID_DEPTH)
         pose = path / f"{stem}.pose.txt"
         frame.w2c = np.linalg.inv(rigid(read_matrix(pose, (4, 4), "the pose"), str(pose)))
         frames.append(frame)
     name = f"{path.resolve().parent.name} {path.resolve().name}"
-    return Recording(name, "7scenes", frames, world_scale="metric")
+    return Recording(name, "7scenes", frames, world_scale="metric", root=path)
+
+
+LAYOUT = Layout(
+    "7scenes",
+    "7-Scenes",
+    "frame-*.color.png",
+    lambda path: next(path.glob("frame-*.color.png"), None) is not None,
+    read,
+)

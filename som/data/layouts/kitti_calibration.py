@@ -8,8 +8,9 @@ from typing import Literal
 
 import numpy as np
 
+from som.data.recording import FrameRecord
 from som.depth.data.files import check_intrinsics, read_keyed, read_numbers, require_file
-from som.depth.errors import DepthError
+from som.errors import UserError
 
 Truth = Literal["camera", "eigen"]
 EARTH_RADIUS = 6378137.0
@@ -19,7 +20,7 @@ CENTER_SHIFT = np.array([[0.0, 0.0, 0.5], [0.0, 0.0, 0.5], [0.0, 0.0, 0.0]])
 
 
 @dataclass
-class Camera:
+class RigCamera:
     """One rectified camera of the rig."""
 
     P: np.ndarray
@@ -42,11 +43,11 @@ class Camera:
         return T
 
 
-def raw_camera(folder: Path, camera: int) -> Camera:
-    """Camera ``camera`` of KITTI raw: calib_cam_to_cam.txt, and calib_velo_to_cam.txt where it exists.
+def raw_camera(folder: Path, camera: int) -> RigCamera:
+    """RigCamera ``camera`` of KITTI raw: calib_cam_to_cam.txt, and calib_velo_to_cam.txt where it exists.
 
     Raises:
-        DepthError: a file or an entry is missing.
+        UserError: a file or an entry is missing.
     """
     file = folder / "calib_cam_to_cam.txt"
     entries = read_keyed(file, "the camera calibration")
@@ -58,14 +59,14 @@ def raw_camera(folder: Path, camera: int) -> Camera:
         R_rect = np.eye(4)
         R_rect[:3, :3] = _entry(entries, "R_rect_00", 9, file).reshape(3, 3)
         T_rect_velo = R_rect @ _rigid_file(folder / "calib_velo_to_cam.txt")
-    return Camera(P, (int(height), int(width)), T_rect_velo)
+    return RigCamera(P, (int(height), int(width)), T_rect_velo)
 
 
-def odometry_camera(file: Path, camera: int) -> Camera:
-    """Camera ``camera`` of KITTI odometry's calib.txt.
+def odometry_camera(file: Path, camera: int) -> RigCamera:
+    """RigCamera ``camera`` of KITTI odometry's calib.txt.
 
     Raises:
-        DepthError: the file or the entry is missing.
+        UserError: the file or the entry is missing.
     """
     entries = read_keyed(file, "the camera calibration")
     P = _entry(entries, f"P{camera}", 12, file).reshape(3, 4)
@@ -73,22 +74,22 @@ def odometry_camera(file: Path, camera: int) -> Camera:
     T_rect_velo = None
     if "Tr" in entries:
         T_rect_velo = np.vstack([_entry(entries, "Tr", 12, file).reshape(3, 4), [0, 0, 0, 1]])
-    return Camera(P, None, T_rect_velo)
+    return RigCamera(P, None, T_rect_velo)
 
 
 def read_scan(path: Path) -> np.ndarray:
     """(N,4) float32: x forward, y left, z up in metres, reflectance.
 
     Raises:
-        DepthError: the file is missing, or its length does not fit.
+        UserError: the file is missing, or its length does not fit.
     """
     values = np.fromfile(require_file(path, "the laser scan"), np.float32)
     if values.size % 4:
-        raise DepthError(f"{path}: a laser scan holds 4 float32 a point, found {values.size}; restore the file.")
+        raise UserError(f"{path}: a laser scan holds 4 float32 a point, found {values.size}; restore the file.")
     return values.reshape(-1, 4)
 
 
-def project_scan(scan: np.ndarray, camera: Camera, size: tuple[int, int], truth: Truth = "camera") -> np.ndarray:
+def project_scan(scan: np.ndarray, camera: RigCamera, size: tuple[int, int], truth: Truth = "camera") -> np.ndarray:
     """Sparse depth map of a laser scan; of several points in a pixel the nearest is kept.
 
     Args:
@@ -128,13 +129,13 @@ def read_oxts(paths: list[Path]) -> tuple[np.ndarray, np.ndarray]:
         (T,4,4) IMU to world (east, north, up; the first position is the origin), metres; and (T) speeds in m/s.
 
     Raises:
-        DepthError: a file is missing or holds less than 11 numbers.
+        UserError: a file is missing or holds less than 11 numbers.
     """
     records = []
     for path in paths:
         rows = read_numbers(path, "the navigation record")
         if len(rows) != 1 or len(rows[0]) < 11:
-            raise DepthError(f"{path}: a navigation record is one line of at least 11 numbers; restore the file.")
+            raise UserError(f"{path}: a navigation record is one line of at least 11 numbers; restore the file.")
         records.append(rows[0][:11])
     latitude, longitude, altitude, roll, pitch, yaw, _, _, *velocity = np.array(records).T
     scale = EARTH_RADIUS * np.cos(np.radians(latitude[0]))
@@ -151,7 +152,7 @@ def imu_to_velo(folder: Path) -> np.ndarray:
     """(4,4) of calib_imu_to_velo.txt.
 
     Raises:
-        DepthError: the file is missing or incomplete.
+        UserError: the file is missing or incomplete.
     """
     return _rigid_file(folder / "calib_imu_to_velo.txt")
 
@@ -160,13 +161,13 @@ def read_timestamps(path: Path) -> list[float]:
     """Seconds since the first line of KITTI raw's timestamps.txt (date and time with nanoseconds).
 
     Raises:
-        DepthError: the file is missing or a line is no date and time.
+        UserError: the file is missing or a line is no date and time.
     """
     lines = [line for line in require_file(path, "the timestamps").read_text().splitlines() if line.strip()]
     try:
         times = np.array([np.datetime64(line.strip().replace(" ", "T"), "ns") for line in lines])
     except ValueError as error:
-        raise DepthError(f"{path}: every line must be a date and a time ({error}); restore the file.") from error
+        raise UserError(f"{path}: every line must be a date and a time ({error}); restore the file.") from error
     return ((times - times[:1]) / np.timedelta64(1, "s")).tolist()
 
 
@@ -190,5 +191,31 @@ def _rigid_file(file: Path) -> np.ndarray:
 
 def _entry(entries: dict[str, np.ndarray], key: str, count: int, file: Path) -> np.ndarray:
     if key not in entries or entries[key].size != count:
-        raise DepthError(f"{file}: the entry {key} with {count} numbers is missing; restore the calibration file.")
+        raise UserError(f"{file}: the entry {key} with {count} numbers is missing; restore the calibration file.")
     return entries[key]
+
+
+def scan_depth(scan: Path, camera: RigCamera, size: tuple[int, int], truth: Truth) -> np.ndarray:
+    """``project_scan`` of a file."""
+    return project_scan(read_scan(scan), camera, size, truth)
+
+
+def frame_number(frame: FrameRecord) -> int:
+    """The number that KITTI names an image by.
+
+    Raises:
+        UserError: it has another name.
+    """
+    if not frame.name.isdigit():
+        raise UserError(f"{frame.where}: KITTI's images are named by their number; rename it or move it away.")
+    return int(frame.name)
+
+
+def check_options(camera: int, truth: str) -> None:
+    """Raises:
+    UserError: there is no such camera, or no such way from scans to depth.
+    """
+    if camera not in (0, 1, 2, 3):
+        raise UserError(f"KITTI's cameras are 0 to 3, got {camera!r}.")
+    if truth not in ("camera", "eigen"):
+        raise UserError(f'truth must be "camera" or "eigen", got {truth!r}.')

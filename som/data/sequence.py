@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -11,63 +11,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from som.depth.errors import DepthError
-
-Size = tuple[int, int]
-"""(height, width) in pixels"""
-
-
-@dataclass
-class FrameRecord:
-    """Where the parts of one frame come from; the readers make these."""
-
-    name: str
-    image: Callable[[], np.ndarray]
-    """Gives (H,W,3) uint8 RGB as stored."""
-    where: str
-    """The image's file, for messages."""
-    size: Size
-    """Of the image as stored."""
-    K: np.ndarray | None = None
-    """(3,3) float64, pixel centres at +0.5, for an image of ``K_size``."""
-    K_size: Size | None = None
-    """Size that K belongs to; None is ``size``. Images that were resized afterwards scale it."""
-    w2c: np.ndarray | None = None
-    """(4,4) float64, OpenCV axes."""
-    timestamp: float | None = None
-    """Seconds."""
-    speed: float | None = None
-    """Metres per second."""
-    depth: Callable[[], np.ndarray] | None = None
-    """Gives (h,w) float32 at its own size, same view as the image; 0 = unknown."""
-    confidence: Callable[[], np.ndarray] | None = None
-    """Gives (h,w) float32 in [0, 1]."""
-    moving: Callable[[], np.ndarray] | None = None
-    """Gives (h,w) bool."""
-    valid: Callable[[], np.ndarray | None] | None = None
-    """Gives (h,w) bool, or None where all pixels may be used."""
-    number: int | None = None
-    """Its number in the video, by which other frames name it as the end of their flow."""
-    flow: Callable[[int], tuple[np.ndarray, np.ndarray | None] | None] | None = None
-    """Gives the optical flow from this frame to the one of that number, (h,w,2) float32 in pixels of its own size, and
-    where it is right, (h,w) bool, or None if that is not known; None where there is no such flow."""
-
-
-@dataclass
-class Recording:
-    """What a reader found."""
-
-    name: str
-    layout: str
-    """The layout's name, as ``open_sequence`` takes it."""
-    frames: list[FrameRecord]
-    depth_kind: str = "metric"
-    """``metric``, ``scale`` (one unknown scale per sequence) or ``relative`` (unknown scale and shift per frame)."""
-    world_scale: str = "arbitrary"
-    """``metric`` if the poses are in metres."""
-    fps: float | None = None
-    notes: list[str] = field(default_factory=list)
-    """What was left out, for people."""
+from som.data.recording import Recording, Size, scaled_intrinsics
+from som.errors import UserError
 
 
 def target_size(stored: Size, size: Size | None = None, max_side: int | None = None, multiple: int = 1) -> Size:
@@ -81,12 +26,12 @@ def target_size(stored: Size, size: Size | None = None, max_side: int | None = N
             which K follows.
 
     Raises:
-        DepthError: a number is not positive, or both ``size`` and ``max_side`` are given.
+        UserError: a number is not positive, or both ``size`` and ``max_side`` are given.
     """
     if multiple < 1 or (max_side is not None and max_side < 1) or (size is not None and min(size) < 1):
-        raise DepthError(f"size, max_side and multiple must be positive, got {size}, {max_side}, {multiple}.")
+        raise UserError(f"size, max_side and multiple must be positive, got {size}, {max_side}, {multiple}.")
     if size is not None and max_side is not None:
-        raise DepthError("give size or max_side, not both.")
+        raise UserError("give size or max_side, not both.")
     height, width = stored if size is None else size
     if max_side is not None and max(height, width) > max_side:
         scale = max_side / max(height, width)
@@ -98,7 +43,7 @@ class DepthSequence:
     """Frames of one video (or one list of test images) at one size; files are read when a frame is asked for.
 
     Args:
-        recording: what a reader found; see ``open_sequence``.
+        recording: frames of one split; see ``som.data.load.open_sequence``.
         size, max_side, multiple: see ``target_size``.
         cache_images: keeps every image, as uint8 at the final size, once it was read.
 
@@ -114,7 +59,7 @@ class DepthSequence:
         has_moving: whether there are masks of moving pixels. has_valid: whether some frame has a mask of usable ones.
 
     Raises:
-        DepthError: no frame, names that repeat, or images of several sizes and no ``size``.
+        UserError: no frame, names that repeat, or images of several sizes and no ``size``.
     """
 
     def __init__(
@@ -128,11 +73,11 @@ class DepthSequence:
     ) -> None:
         frames = recording.frames
         if not frames:
-            raise DepthError(f"{recording.name}: there is no frame; check the folder and the range of frames.")
+            raise UserError(f"{recording.name}: there is no frame; check the folder and the range of frames.")
         sizes = {target_size(frame.size, size, max_side, multiple) for frame in frames}
         if len(sizes) > 1:
             found = ", ".join(sorted(f"{w}x{h}" for h, w in {frame.size for frame in frames}))
-            raise DepthError(f"{recording.name}: images have several sizes ({found}); give size=(height, width).")
+            raise UserError(f"{recording.name}: images have several sizes ({found}); give size=(height, width).")
         self.recording = recording
         self.name, self.layout, self.fps = recording.name, recording.layout, recording.fps
         self.depth_kind, self.world_scale = recording.depth_kind, recording.world_scale
@@ -141,7 +86,7 @@ class DepthSequence:
         self.names = [frame.name for frame in frames]
         if len(set(self.names)) < len(self.names):
             repeated = next(name for name in self.names if self.names.count(name) > 1)
-            raise DepthError(f"{recording.name}: several frames are named {repeated}; names must be unique.")
+            raise UserError(f"{recording.name}: several frames are named {repeated}; names must be unique.")
         self.Ks = self._stack([None if f.K is None else scaled_intrinsics(f, self.size) for f in frames])
         self.w2cs = self._stack([frame.w2c for frame in frames])
         self.timestamps = self._stack([frame.timestamp for frame in frames], torch.float64)
@@ -168,7 +113,7 @@ class DepthSequence:
         """Image ``index``, RGB in [0, 1].
 
         Raises:
-            DepthError: the file is missing, broken, or not of the size of the first image.
+            UserError: the file is missing, broken, or not of the size of the first image.
         """
         return torch.from_numpy(self.image_bytes(index)).permute(2, 0, 1).float() / 255
 
@@ -176,14 +121,7 @@ class DepthSequence:
         """Image ``index`` as (H,W,3) uint8 RGB; errors as ``image``. Not to be written to."""
         if self._cache is not None and index in self._cache:
             return self._cache[index]
-        frame = self.recording.frames[index]
-        image = frame.image()
-        if image.shape[:2] != tuple(frame.size):
-            found, wanted = (f"{s[1]}x{s[0]}" for s in (image.shape, frame.size))
-            raise DepthError(
-                f"{frame.where}: this image is {found}, others of its sequence {wanted}; resize or drop it."
-            )
-        image = resize_image(image, self.size)
+        image = resize_image(self.recording.frames[index].read_image(), self.size)
         if self._cache is not None:
             self._cache[index] = image
         return image
@@ -196,11 +134,11 @@ class DepthSequence:
         """Depth of frame ``index`` at its own size, 0 = unknown, and K for that size (None if unknown).
 
         Raises:
-            DepthError: this frame has none (``has_depth``), or its file is missing or broken.
+            UserError: this frame has none (``has_depth``), or its file is missing or broken.
         """
         frame = self.recording.frames[index]
         if frame.depth is None:
-            raise DepthError(f"{self.name}: frame {frame.name} has no depth; ask has_depth first.")
+            raise UserError(f"{self.name}: frame {frame.name} has no depth; ask has_depth first.")
         depth = frame.depth()
         K = None if frame.K is None else torch.from_numpy(scaled_intrinsics(frame, depth.shape)).float()
         return torch.from_numpy(depth), K
@@ -213,7 +151,7 @@ class DepthSequence:
         """Pixels of things that move by themselves, by nearest pixel; None if there are no masks.
 
         Raises:
-            DepthError: the mask is missing or broken.
+            UserError: the mask is missing or broken.
         """
         return self._map(self.recording.frames[index].moving)
 
@@ -230,10 +168,10 @@ class DepthSequence:
         where it is right: everywhere if the data does not say, nowhere if there is no such flow.
 
         Raises:
-            DepthError: the file is broken.
+            UserError: the file is broken.
         """
         start, end = self.recording.frames[index], self.recording.frames[other]
-        found = start.flow(end.number) if start.flow is not None and end.number is not None else None
+        found = start.flow(end.time) if start.flow is not None and end.time is not None else None
         if found is None:
             return torch.zeros(2, *self.size), torch.zeros(self.size, dtype=torch.bool)
         flow, right = found
@@ -256,12 +194,6 @@ class DepthSequence:
         """The same frames at another size, from the stored images; arguments as ``target_size``."""
         cache = self._cache is not None
         return DepthSequence(self.recording, size=size, max_side=max_side, multiple=multiple, cache_images=cache)
-
-
-def scaled_intrinsics(frame: FrameRecord, size: Sequence[int]) -> np.ndarray:
-    """(3,3) K of a frame at ``size``; the frame must have one."""
-    height, width = frame.K_size or frame.size
-    return frame.K * np.array([[size[1] / width], [size[0] / height], [1.0]])
 
 
 def resize_image(image: np.ndarray, size: Size) -> np.ndarray:

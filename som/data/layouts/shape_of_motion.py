@@ -1,28 +1,30 @@
-"""Reads Shape-of-Motion's layout for casual videos: {root}/{kind}/{resolution}/{sequence}/{frame}."""
+"""Shape-of-Motion's layout for casual videos: {root}/{kind}/{resolution}/{sequence}/{frame}."""
 
 from __future__ import annotations
 
 import pickle
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from som.data.assembly import Frame, ViewBuilder, empty_views, intrinsics
-from som.data.checks import Problems, check_dataset
-from som.data.dataset import VideoDataset
-from som.data.files import attempt, list_images, read_image, read_map, read_mask
-from som.data.native import add_notes
+from som.data.checks import Problems
+from som.data.files import attempt
+from som.data.folder.header import inverse_or_nan
+from som.data.layouts.layout import Layout
+from som.data.layouts.native import set_valid
 from som.data.pair_tracks import read_pair_tracks
+from som.data.recording import FrameRecord, Recording, Size, intrinsics
+from som.depth.data.files import list_images, read_image
+from som.errors import UserError
 
 DROID_PIXELS = 384 * 512
 """DROID-SLAM's images are resized to about this many pixels, then cropped to multiples of 8."""
-EROSION = 7
-"""Side of the square by which the masks of custom videos are eroded."""
 
 
 @dataclass(frozen=True)
-class Layout:
+class Folders:
     """Names of the folders of one flavour of the layout."""
 
     images: str = "images"
@@ -31,79 +33,82 @@ class Layout:
     depth: str = "aligned_depth_anything"
     tracks: tuple[str, ...] = ("bootstapir", "tapir")
 
-    def folder(self, root: Path, kind: str, seq: str) -> Path:
+    def of(self, root: Path, kind: str, seq: str) -> Path:
         """Where the files of one kind of a sequence lie."""
         return root / kind / self.resolution / seq
 
 
-def is_shape_of_motion(root: Path, seq: str) -> bool:
-    """Whether ``root`` holds the sequence in the layout for custom videos."""
-    return bool(seq) and (root / "images" / seq).is_dir()
-
-
-def read_shape_of_motion(
-    root: Path, seq: str, max_side: int | None = None, layout: Layout | None = None
-) -> VideoDataset:
+def read(root: Path, problems: Problems, *, seq_name: str = "") -> Recording:
     """Reads a sequence with its DROID-SLAM cameras, disparity maps, masks and pairwise tracks.
 
     Disparity 0 means unknown and stays unknown. The intrinsics undo DROID's resizing and cropping. Pixel centres of
     the tracks are shifted by 0.5; the principal point is taken as a continuous image coordinate, as it is written.
 
-    Raises:
-        DatasetError: lists every missing, broken or inconsistent part.
+    Args:
+        seq_name: the sequence; may be left out where there is only one.
     """
-    layout = layout or Layout()
-    problems = Problems(root / layout.images / layout.resolution / seq)
-    paths = list_images(layout.folder(root, layout.images, seq))
+    return read_sequence(root, problems, seq_name or only_sequence(root / "images", root), Folders())
+
+
+def read_sequence(root: Path, problems: Problems, seq: str, folders: Folders, layout: str = "shape_of_motion"):
+    """As ``read``, in any flavour of the layout."""
+    images = folders.of(root, folders.images, seq)
+    paths = list_images(images)
     if not paths:
-        problems.add(layout.folder(root, layout.images, seq), "holds no image; extract the video's frames there.")
+        problems.add(images, "holds no image; extract the video's frames there.")
     droid = root / "droid_recon" / f"{seq}.npy"
     cameras = attempt(droid, problems, load_dict, "the camera file of DROID-SLAM")
     if cameras is not None:
         cameras = _check_cameras(droid, cameras, len(paths), problems)
-    builder = ViewBuilder(problems, max_side)
-    for time, path in enumerate(paths):
-        frame = _frame(root, seq, layout, time, path, cameras, problems)
-        if frame is not None:
-            builder.add(frame)
-    train = builder.build()
-    dataset = VideoDataset(
+    size = read_image(paths[0]).shape[:2] if paths else (1, 1)
+    recording = Recording(
         name=seq,
-        num_times=len(paths),
-        train=empty_views() if train is None else train,
-        depth_kind="scale" if "aligned" in layout.depth else "relative",
-        source={"images": layout.images, "cameras": "DROID-SLAM", "depth": layout.depth, "foreground": layout.masks},
+        layout=layout,
+        frames=[_frame(root, seq, folders, time, path, size, cameras) for time, path in enumerate(paths)],
+        depth_kind="scale" if "aligned" in folders.depth else "relative",
+        source={"images": folders.images, "cameras": "DROID-SLAM", "depth": folders.depth, "foreground": folders.masks},
+        root=root,
     )
-    folders = [f for kind in layout.tracks if (f := layout.folder(root, kind, seq)).is_dir()]
-    if folders and train is not None and len(train) == len(paths):
+    tracks = next((f for kind in folders.tracks if (f := folders.of(root, kind, seq)).is_dir()), None)
+    if tracks is not None and paths:
         names, times = [p.stem for p in paths], list(range(len(paths)))
-        dataset.tracks = read_pair_tracks(folders[0], names, times, len(paths), builder.scale, problems)
-    if train is not None or not problems.found:
-        check_dataset(dataset, problems, root)
-    problems.raise_if_any()
-    add_notes(dataset)
-    return dataset
+        recording.tracks = partial(read_pair_tracks, tracks, names, times, len(paths))
+    return recording
+
+
+def only_sequence(folder: Path, root: Path) -> str:
+    """The name of the sequence in ``folder``.
+
+    Raises:
+        UserError: there is not exactly one.
+    """
+    names = sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
+    if len(names) == 1:
+        return names[0]
+    found = f"holds several sequences ({', '.join(names[:8])})" if names else f"holds no sequence in {folder.name}/"
+    raise UserError(f"{root}: {found}; name the one to read with `data.seq_name`.")
 
 
 def _frame(
-    root: Path, seq: str, layout: Layout, time: int, path: Path, cameras: dict | None, problems: Problems
-) -> Frame | None:
-    image = read_image(path, problems)
-    mask_path = layout.folder(root, layout.masks, seq) / f"{path.stem}.png"
-    depth_path = layout.folder(root, layout.depth, seq) / f"{path.stem}.npy"
-    mask = read_mask(mask_path, problems)
-    disparity = read_map(depth_path, problems, 1.0, "this disparity map")
-    if image is None or cameras is None:
-        return None
-    height, width = image.shape[:2]
-    scale_x, scale_y = droid_scale(cameras["img_shape"], height, width)
-    fx, fy, cx, cy = cameras["intrinsics"]
-    K = intrinsics(fx * scale_x, fy * scale_y, cx * scale_x, cy * scale_y)
-    c2w = cameras["traj_c2w"][time]
-    usable = np.isfinite(c2w).all() and abs(np.linalg.det(c2w)) > 1e-9
-    w2c = np.linalg.inv(c2w) if usable else np.full((4, 4), np.nan)
-    maps = {"foreground": mask, "depth": None if disparity is None else depth_from_disparity(disparity)}
-    return Frame(path.stem, time, path, image, w2c, K, maps, {"foreground": mask_path, "depth": depth_path})
+    root: Path, seq: str, folders: Folders, time: int, path: Path, size: Size, cameras: dict | None
+) -> FrameRecord:
+    frame = FrameRecord(path.stem, partial(read_image, path), str(path), size)
+    frame.time = time
+    set_valid(frame, path)
+    frame.set_mask("moving", folders.of(root, folders.masks, seq) / f"{path.stem}.png", threshold=0)
+    frame.set_depth(folders.of(root, folders.depth, seq) / f"{path.stem}.npy", 1.0, depth_from_disparity)
+    if cameras is not None:
+        scale_x, scale_y = droid_scale(cameras["img_shape"], *size)
+        fx, fy, cx, cy = cameras["intrinsics"]
+        frame.K = intrinsics(fx * scale_x, fy * scale_y, cx * scale_x, cy * scale_y)
+        frame.w2c = inverse_or_nan(cameras["traj_c2w"][time])
+    return frame
+
+
+def has_sequences(root: Path) -> bool:
+    """Whether ``images/`` holds folders and no images."""
+    images = root / "images"
+    return images.is_dir() and not list_images(images) and any(p.is_dir() for p in images.iterdir())
 
 
 def depth_from_disparity(disparity: np.ndarray) -> np.ndarray:
@@ -169,3 +174,8 @@ def load_dict(path: Path) -> dict:
     if not isinstance(value, dict):
         raise ValueError("it holds no dict")
     return value
+
+
+LAYOUT = Layout(
+    "shape_of_motion", "Shape-of-Motion", "images/<sequence>/ with droid_recon/", has_sequences, read, mask_erosion=7
+)

@@ -1,4 +1,4 @@
-"""Reads COLMAP models (text and binary) and data sets that consist of images beside such a model."""
+"""Reads COLMAP models, text and binary."""
 
 from __future__ import annotations
 
@@ -9,11 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from som.data.assembly import Frame, ViewBuilder, empty_views, intrinsics
-from som.data.checks import Problems, check_dataset
-from som.data.dataset import VideoDataset
-from som.data.files import attempt, find_file, list_images, read_image, read_map, read_mask
-from som.data.native import add_notes, read_tracks
+from som.data.checks import Problems
+from som.data.files import attempt
+from som.data.recording import intrinsics
 
 MODELS = {0: ("SIMPLE_PINHOLE", 3), 1: ("PINHOLE", 4), 2: ("SIMPLE_RADIAL", 4), 3: ("RADIAL", 5), 4: ("OPENCV", 8),
           5: ("OPENCV_FISHEYE", 8), 6: ("FULL_OPENCV", 12), 7: ("FOV", 5), 8: ("SIMPLE_RADIAL_FISHEYE", 4),
@@ -170,69 +168,3 @@ def _unpack(layout: str, data: bytes, at: int) -> tuple:
         return struct.unpack_from(layout, data, at)
     except struct.error:
         raise ValueError(f"it ends at byte {len(data)}") from None
-
-
-def is_colmap(root: Path) -> bool:
-    """Whether a folder holds images beside a COLMAP model."""
-    return (root / "images").is_dir() and find_model(root) is not None
-
-
-def read_colmap(root: Path, max_side: int | None = None) -> VideoDataset:
-    """Reads images/ with a COLMAP model; registered images in name order are the times 0, 1, 2, ...
-
-    Optional beside them, one file per image with the same stem: masks/ or foreground/ (png, not 0 = moving), depth/
-    (.npy, or png in millimetres) in the model's unit, and tracks.npz as in the native format.
-
-    Raises:
-        DatasetError: lists every missing, broken or inconsistent part.
-    """
-    problems = Problems(root)
-    model = find_model(root)
-    if model is None:
-        problems.add(root, "holds no COLMAP model (images.txt or images.bin, as in sparse/0); run COLMAP first.")
-        problems.raise_if_any()
-    registered = read_model(model, problems)
-    paths = [p for p in list_images(root / "images") if p.name in registered]
-    if not paths and not problems.found:
-        problems.add(root / "images", f"none of its files is registered in {model}; the names must be the same.")
-    builder = ViewBuilder(problems, max_side)
-    for time, path in enumerate(paths):
-        camera = registered[path.name]
-        if camera.distorted:
-            problems.add(path, "its camera has lens distortion; run colmap image_undistorter first.")
-        frame = _frame(root, path, time, camera, problems)
-        if frame is not None:
-            builder.add(frame)
-    train = builder.build()
-    dataset = VideoDataset(
-        name=root.resolve().name,
-        num_times=len(paths),
-        train=empty_views() if train is None else train,
-        depth_kind="scale",
-        source={"images": "images/", "cameras": f"COLMAP model {model.name}"},
-    )
-    dataset.tracks = read_tracks(root / "tracks.npz", problems, np.array(builder.scale, np.float32))
-    if train is not None or not problems.found:
-        check_dataset(dataset, problems, root)
-    problems.raise_if_any()
-    add_notes(dataset)
-    return dataset
-
-
-def _frame(root: Path, path: Path, time: int, camera: ColmapImage, problems: Problems) -> Frame | None:
-    image = read_image(path, problems)
-    if image is None:
-        return None
-    if image.shape[:2] != camera.size:
-        found, wanted = f"{image.shape[1]}x{image.shape[0]}", f"{camera.size[1]}x{camera.size[0]}"
-        problems.add(path, f"the image is {found} but its COLMAP camera is {wanted}; give the images COLMAP saw.")
-        return None
-    maps, map_paths = {}, {}
-    folders = [f for f in ("foreground", "masks") if (root / f).is_dir()]
-    if folders:
-        map_paths["foreground"] = find_file(root / folders[0], path.stem, (".png", ".png.png", path.suffix))
-        maps["foreground"] = read_mask(map_paths["foreground"], problems)
-    if (root / "depth").is_dir():
-        map_paths["depth"] = find_file(root / "depth", path.stem, (".npy", ".png"))
-        maps["depth"] = read_map(map_paths["depth"], problems, 1e-3, "this depth map")
-    return Frame(path.stem, time, path, image, camera.w2c, camera.K, maps, map_paths)
