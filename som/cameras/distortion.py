@@ -98,7 +98,7 @@ def undistort(
         found = error < 1e-9  # False where it is nan
         if model != "opencv":
             found &= solution.norm(dim=-1, keepdim=True) < torch.pi
-        # beyond the fold of a polynomial is a second, wrong branch: there a direction of the Jacobian is reversed, or both
+        # beyond the fold of a polynomial is a wrong branch, where the Jacobian reverses one direction or both
         found &= (torch.linalg.det(inverse) > 0)[..., None] & (inverse.diagonal(dim1=-2, dim2=-1).sum(-1, True) > 0)
         solution, inverse = solution.to(uv), inverse.to(uv)
     residual = distort(solution, model, coefficients) - uv
