@@ -5,13 +5,16 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import tyro
 
 from som.preprocessing.cameras.options import CameraOptions
 from som.preprocessing.frames.options import FrameOptions
 from som.preprocessing.masks.options import MaskOptions
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 StageName = Literal["frames", "flow", "motion", "cameras", "masks", "tracks", "depth", "report"]
 """Of ``som.preprocessing.stages.STAGES``, in the order in which they run."""
@@ -42,9 +45,8 @@ class CameraSettings(CameraOptions):
     global-mapping: pycolmap; static: every frame has the same camera; given."""
     given: Path | None = None
     """Cameras of another program, instead of an estimate; see docs/bring-your-own-priors.md for the formats."""
-    given_kind: str = "auto"
-    """Format of ``given`` where it cannot be told by its files: colmap, nerfstudio, megasam, posed_depth, droid, tum or
-    monst3r."""
+    given_kind: Literal["auto", "colmap", "nerfstudio", "megasam", "posed_depth", "droid", "tum", "monst3r"] = "auto"
+    """Format of ``given`` where it cannot be told by its files."""
     given_size: SourceSize | None = None
     """Height and width of the images that the other program was given, if they were not of the frames' size."""
     allow_pickle: bool = False
@@ -159,7 +161,7 @@ class CheckRun:
     """The sequence, where a folder of the Shape-of-Motion or DAVIS layout holds several."""
 
 
-T = TypeVar("T")
+T = TypeVar("T", bound="DataclassInstance")
 
 
 def part(options: Any, kind: type[T]) -> T:

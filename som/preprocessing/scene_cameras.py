@@ -7,7 +7,7 @@ import zipfile
 import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -128,8 +128,8 @@ class SceneCameras:
         """The same cameras in a world whose lengths are ``factor`` times as large."""
         w2c = self.w2c.copy()
         w2c[:, :3, 3] *= factor
-        lengths = {"points": self.points * factor, "sparse_depth": self.sparse_depth * factor}
-        return replace(self, w2c=w2c, world_scale=world_scale, **lengths)
+        points, depth = self.points * factor, self.sparse_depth * factor
+        return replace(self, w2c=w2c, world_scale=world_scale, points=points, sparse_depth=depth)
 
     def save(self, path: Path) -> None:
         """Writes one .npz in one rename."""
@@ -144,8 +144,9 @@ class SceneCameras:
             UserError: there is no such file, or something else in it.
         """
         try:
-            arrays = read_npz(path)
-            return SceneCameras(**{name: arrays[name] for name in ARRAYS}, **json.loads(str(arrays["json"])))
+            stored = read_npz(path)
+            fields: dict[str, Any] = {name: stored[name] for name in ARRAYS} | json.loads(str(stored["json"]))
+            return SceneCameras(**fields)
         except (OSError, ValueError, LookupError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise UserError(f"{path}: cannot be read ({error}); run again with --redo cameras.") from None
 

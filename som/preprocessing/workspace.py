@@ -45,7 +45,7 @@ class Workspace:
 
     def __init__(self, run: PreprocessRun, record: Record):
         self.run, self.root, self.record = run, run.output, record
-        self.frames: FrameSet | None = None
+        self.frames: FrameSet
 
     @property
     def num_frames(self) -> int:
@@ -90,9 +90,17 @@ class Workspace:
         tracks: Lazy[PointTracks | None] = None,
     ) -> Clip:
         """What a provider is given: frames, flow, and what else its stage has."""
-        frames, known = self.frames, {"moving": moving, "cameras": cameras, "depth": depth, "tracks": tracks}
-        size = (frames.size[0], frames.size[1])
-        return Clip(frames.naming, size, frames.fps, lambda: self.images, flow=lambda: self.flow, **known)
+        return Clip(
+            self.frames.naming,
+            self.frames.size,
+            self.frames.fps,
+            lambda: self.images,
+            lambda: self.flow,
+            moving=moving,
+            cameras=cameras,
+            depth=depth,
+            tracks=tracks,
+        )
 
     def forget(self, files: Iterable[str]) -> None:
         """Reads what these files and folders hold anew when it is next needed."""

@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal, Protocol, TypeVar
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar, cast
 
 import numpy as np
 import torch
@@ -16,12 +17,13 @@ from torch import Tensor
 from flow.progress import Progress
 from flow.tracks import PointTracks
 from flow.video_flow import VideoFlow
+from som.errors import UserError
 from som.preprocessing.config import CameraSettings, DepthSettings, MaskSettings, TrackSettings
 from som.preprocessing.frames.names import FrameNames
 from som.preprocessing.scene_cameras import SceneCameras
 
 T = TypeVar("T")
-Lazy = T | Callable[[], T]
+Lazy: TypeAlias = T | Callable[[], T]
 """A value, or what reads it when it is first looked at."""
 
 
@@ -46,8 +48,8 @@ class Clip:
         size: tuple[int, int],
         fps: float,
         images: Lazy[UInt8[np.ndarray, "t h w 3"]],
+        flow: Lazy[VideoFlow],
         *,
-        flow: Lazy[VideoFlow | None] = None,
         moving: Lazy[Bool[Tensor, "t h w"] | None] = None,
         cameras: Lazy[SceneCameras | None] = None,
         depth: Lazy[Float[np.ndarray, "t h w"] | None] = None,
@@ -65,7 +67,7 @@ class Clip:
         return _value(self._images)
 
     @cached_property
-    def flow(self) -> VideoFlow | None:
+    def flow(self) -> VideoFlow:
         return _value(self._flow)
 
     @cached_property
@@ -75,6 +77,17 @@ class Clip:
     @cached_property
     def cameras(self) -> SceneCameras | None:
         return _value(self._cameras)
+
+    @property
+    def known_cameras(self) -> SceneCameras:
+        """The cameras, for stages after theirs.
+
+        Raises:
+            UserError: there are none.
+        """
+        if self.cameras is None:
+            raise UserError("this provider needs cameras, and the clip has none yet.")
+        return self.cameras
 
     @cached_property
     def depth(self) -> Float[np.ndarray, "t h w"] | None:
@@ -86,7 +99,7 @@ class Clip:
 
 
 def _value(lazy: Lazy[T]) -> T:
-    return lazy() if callable(lazy) else lazy
+    return lazy() if callable(lazy) else cast(T, lazy)
 
 
 @dataclass(kw_only=True)
@@ -165,6 +178,7 @@ class Provider(Protocol[Settings, Found]):
         Raises:
             UserError: one sentence, what is missing and how to get it.
         """
+        return
 
     def provide(self, clip: Clip, settings: Settings, *, device: torch.device, seed: int, progress: Progress) -> Found:
         """Makes the prior.
@@ -177,6 +191,17 @@ class Provider(Protocol[Settings, Found]):
             UserError: the clip or a file does not allow it.
         """
         ...
+
+
+def given_path(settings: CameraSettings | MaskSettings | TrackSettings | DepthSettings) -> Path:
+    """The path of another program's files.
+
+    Raises:
+        UserError: none is given.
+    """
+    if settings.given is None:
+        raise UserError("the provider given needs the path of the files (`given`).")
+    return settings.given
 
 
 class CameraProvider(Provider[CameraSettings, CameraResult], Protocol):

@@ -13,7 +13,7 @@ from som.preprocessing.cameras.global_mapping import is_available
 from som.preprocessing.cameras.options import CameraOptions
 from som.preprocessing.config import CameraSettings, part
 from som.preprocessing.importing.cameras import import_cameras
-from som.preprocessing.providers.base import CameraProvider, CameraResult, Clip
+from som.preprocessing.providers.base import CameraProvider, CameraResult, Clip, given_path
 from som.preprocessing.scene_cameras import SceneCameras
 
 
@@ -58,7 +58,7 @@ class GivenCameras(CameraProvider):
         self, clip: Clip, settings: CameraSettings, *, device: torch.device, seed: int, progress: Progress
     ) -> CameraResult:
         found = import_cameras(
-            settings.given,
+            given_path(settings),
             frames=clip.names,
             size=clip.size,
             kind=settings.given_kind,
@@ -67,8 +67,14 @@ class GivenCameras(CameraProvider):
             source_size=settings.given_size,
             allow_pickle=settings.allow_pickle,
         )
-        cameras, about = SceneCameras.from_import(found), {"findings": found.source, "warnings": found.warnings}
-        return CameraResult(cameras, found.depth, method="given", given=True, **about)
+        return CameraResult(
+            SceneCameras.from_import(found),
+            found.depth,
+            method="given",
+            given=True,
+            findings=found.source,
+            warnings=found.warnings,
+        )
 
 
 ESTIMATE = EstimatedCameras("auto")

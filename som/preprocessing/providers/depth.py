@@ -20,7 +20,7 @@ from som.depth.training.config import DepthConfig
 from som.errors import UserError
 from som.preprocessing.config import DepthSettings
 from som.preprocessing.importing.depth import import_depth
-from som.preprocessing.providers.base import Clip, DepthProvider, DepthResult
+from som.preprocessing.providers.base import Clip, DepthProvider, DepthResult, given_path
 from som.preprocessing.scene_cameras import SceneCameras
 
 
@@ -65,10 +65,14 @@ class AutomaticDepth(EstimatedDepth):
         self, clip: Clip, settings: DepthSettings, *, device: torch.device, seed: int, progress: Progress
     ) -> DepthResult:
         if clip.depth is not None:
-            kind = "metric" if clip.cameras.world_scale == "metric" else "scale"
-            depth, source = torch.from_numpy(clip.depth), {"program": clip.cameras.method}
-            about = {"method": "given with the cameras", "given": True, "source": source}
-            return DepthResult(depth, kind, unit="cameras", **about)
+            return DepthResult(
+                torch.from_numpy(clip.depth),
+                "metric" if clip.known_cameras.world_scale == "metric" else "scale",
+                unit="cameras",
+                source={"program": clip.known_cameras.method},
+                method="given with the cameras",
+                given=True,
+            )
         frames = _Frames.of(clip, settings.max_side)
         try:
             return _measured(clip, frames, settings, device, seed, progress)
@@ -93,7 +97,7 @@ class GivenDepth(DepthProvider):
         self, clip: Clip, settings: DepthSettings, *, device: torch.device, seed: int, progress: Progress
     ) -> DepthResult:
         found = import_depth(
-            settings.given,
+            given_path(settings),
             frames=clip.names,
             size=clip.size,
             kind=settings.given_kind,
@@ -101,8 +105,16 @@ class GivenDepth(DepthProvider):
             unit=settings.given_unit,
             source_size=settings.given_size,
         )
-        about = {"method": "given", "given": True, "source": found.source, "warnings": list(found.warnings)}
-        return DepthResult(found.depth, found.kind, found.confidence, findings=dict(found.source), **about)
+        return DepthResult(
+            found.depth,
+            found.kind,
+            found.confidence,
+            source=found.source,
+            method="given",
+            given=True,
+            findings=dict(found.source),
+            warnings=list(found.warnings),
+        )
 
 
 AUTO = AutomaticDepth()
@@ -130,7 +142,7 @@ class _Frames:
 
     @staticmethod
     def of(clip: Clip, max_side: int) -> _Frames:
-        cameras, size = clip.cameras, clip.size
+        cameras, size = clip.known_cameras, clip.size
         used = np.flatnonzero(cameras.registered)
         images = np.stack([reduce_image(clip.images[i], max_side) for i in used])
         small = images.shape[1:3]
@@ -163,7 +175,7 @@ def _measured(
     Raises:
         _NotMeasurable: the clip does not show its depth.
     """
-    if clip.cameras.static:
+    if clip.known_cameras.static:
         raise _NotMeasurable("the camera stands still")
     try:
         prior = estimate_depth(
@@ -196,7 +208,7 @@ def _result(clip: Clip, frames: _Frames, prior: DepthPrior, replaced_poses: bool
         "metric" if prior.units == "metric" else "scale",  # a guessed layout has one unit for the whole clip, too
         _of_all(prior.confidence, frames.used, len(clip)),
         unit="cameras",
-        cameras=_with_poses(clip.cameras, frames.used, prior) if replaced_poses else None,
+        cameras=_with_poses(clip.known_cameras, frames.used, prior) if replaced_poses else None,
         moving="unknown",
         method=str(log.get("method", "estimated")),
         source=log,
@@ -215,6 +227,7 @@ def _of_all(maps: Float[Tensor, "n h w"], used: Int[np.ndarray, "n"], count: int
 def _with_poses(cameras: SceneCameras, used: Int[np.ndarray, "n"], prior: DepthPrior) -> SceneCameras:
     """The poses that the depth goes with, and their unit."""
     w2c = cameras.w2c.copy()
-    w2c[used] = prior.w2c.double().numpy()
+    if prior.w2c is not None:
+        w2c[used] = prior.w2c.double().numpy()
     scale = "arbitrary" if prior.units == "relative" else cameras.world_scale
     return dataclasses.replace(cameras, w2c=w2c, world_scale=scale)

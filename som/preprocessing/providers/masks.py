@@ -11,7 +11,7 @@ from som.preprocessing.config import MaskSettings, part
 from som.preprocessing.importing.masks import import_masks
 from som.preprocessing.masks.estimate import Method, estimate_masks
 from som.preprocessing.masks.options import MaskOptions
-from som.preprocessing.providers.base import Clip, MaskProvider, MaskResult
+from som.preprocessing.providers.base import Clip, MaskProvider, MaskResult, given_path
 
 
 @dataclass(frozen=True)
@@ -63,14 +63,13 @@ class GivenMasks(MaskProvider):
         self, clip: Clip, settings: MaskSettings, *, device: torch.device, seed: int, progress: Progress
     ) -> MaskResult:
         found = import_masks(
-            settings.given,
+            given_path(settings),
             frames=clip.names,
             size=clip.size,
             object_ids=settings.given_objects,
             source_size=settings.given_size,
         )
-        about = {"findings": found.source, "warnings": found.warnings}
-        return MaskResult(found.foreground, method="given", given=True, **about)
+        return MaskResult(found.foreground, method="given", given=True, findings=found.source, warnings=found.warnings)
 
 
 MOTION = MotionMasks("auto")

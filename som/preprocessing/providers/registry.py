@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Generic, Literal, TypeVar, cast
 
 from som.errors import UserError
@@ -22,8 +23,9 @@ class Registry(Generic[P]):
         providers: for each name a provider, or where to find one: "module:attribute".
     """
 
-    def __init__(self, kind: Kind, providers: dict[str, P | str]):
-        self.kind, self._providers = kind, dict(providers)
+    def __init__(self, kind: Kind, providers: Mapping[str, P | str]):
+        self.kind = kind
+        self._providers: dict[str, P | str] = dict(providers)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from flow.queries import query_points
 from flow.tracks import TrackingOptions, track_points
 from som.preprocessing.config import TrackSettings
 from som.preprocessing.importing.tracks import import_tracks
-from som.preprocessing.providers.base import Clip, TrackProvider, TrackResult
+from som.preprocessing.providers.base import Clip, TrackProvider, TrackResult, given_path
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class GivenTracks(TrackProvider):
     def provide(
         self, clip: Clip, settings: TrackSettings, *, device: torch.device, seed: int, progress: Progress
     ) -> TrackResult:
-        found = import_tracks(settings.given, frames=clip.names, size=clip.size, source_size=settings.given_size)
+        found = import_tracks(given_path(settings), frames=clip.names, size=clip.size, source_size=settings.given_size)
         return TrackResult(found.tracks, method="given", given=True, findings=found.source, warnings=found.warnings)
 
 

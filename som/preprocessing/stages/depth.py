@@ -58,9 +58,14 @@ class Depth(ProvidedStage[DepthProvider]):
         work.write_header(work.cameras, provenance)
         if self.name in work.run.skip:
             return Outcome("left out, as the options say", "skipped")
-        known = {"moving": lambda: work.foreground, "cameras": lambda: work.cameras}
-        known |= {"depth": work.read_depth_of_cameras, "tracks": work.read_tracks}
-        found: DepthResult = self.ask(work, progress, **known)
+        found: DepthResult = self.ask(
+            work,
+            progress,
+            moving=lambda: work.foreground,
+            cameras=lambda: work.cameras,
+            depth=work.read_depth_of_cameras,
+            tracks=work.read_tracks,
+        )
         self.expect("depth", found.depth, (work.num_frames, None, None))
         if found.confidence is not None:
             self.expect("confidence", found.confidence, tuple(found.depth.shape))
@@ -114,7 +119,7 @@ def _in_one_scale(
 
 def _scale_of(depth: Tensor, cameras: SceneCameras, size: tuple[int, int]) -> tuple[float, float] | None:
     """Median of depth over triangulated depth, and its relative spread (median deviation); None for too few."""
-    sparse = torch.from_numpy(cameras.sparse_maps(tuple(size), tuple(depth.shape[1:])))
+    sparse = torch.from_numpy(cameras.sparse_maps(size, (depth.shape[1], depth.shape[2])))
     both = (sparse > 0) & (depth > 0)
     if int(both.sum()) < MIN_ANCHORS:
         return None

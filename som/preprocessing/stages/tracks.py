@@ -43,8 +43,7 @@ class Tracks(ProvidedStage[TrackProvider]):
         if self.name in work.run.skip:
             work.remove(*self.leaves)
             return Outcome("left out, as the options say", "skipped")
-        known = {"moving": lambda: work.foreground, "cameras": lambda: work.cameras}
-        found: TrackResult = self.ask(work, progress, **known)
+        found: TrackResult = self.ask(work, progress, moving=lambda: work.foreground, cameras=lambda: work.cameras)
         self.expect("tracks", found.tracks.visible, (None, work.num_frames))
         write_tracks(work.root / "tracks.npz", found.tracks)
         outcome = outcome_of(found)
