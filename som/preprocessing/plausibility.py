@@ -60,7 +60,7 @@ def _doubts_of_agreement(dataset: VideoDataset, links: Links | None) -> list[str
     if error > max(BAD_REPROJECTION * width, 1.0):
         doubts.append(
             f"the cameras miss standing points by {error:.1f} px (median): cameras, focal length or masks are wrong; "
-            "estimate the cameras again with --cameras.fov or bring them from another program."
+            "estimate the cameras again with `cameras.fov` or bring them from another program."
         )
         return doubts
     usable = (links.parallax > max(PARALLAX, 0.004 * width)) & (links.prior > 0) & (links.depth > 0)
@@ -71,7 +71,7 @@ def _doubts_of_agreement(dataset: VideoDataset, links: Links | None) -> list[str
     if agreement < -0.3:
         doubts.append(
             "depth is large where the cameras' motion shows near things: the maps look like disparity; "
-            "import them with --depth.given-values disparity."
+            "import them with `depth.given_values` disparity."
         )
     elif agreement < 0.3 and np.percentile(depth, 90) > 1.25 * np.percentile(depth, 10):
         doubts.append(
@@ -96,12 +96,12 @@ def _doubts_of_masks(dataset: VideoDataset) -> list[str]:
     if share.mean() > MANY_MOVING:
         return [
             f"{share.mean():.0%} of the pixels are marked as moving: the masks have probably taken the background; "
-            "look at them, and bring masks (for example of SAM 2) with --masks.given."
+            "look at them, and bring masks (for example of SAM 2) with `masks.given`."
         ]
     if 0 < share.mean() < FEW_MOVING:
         return [
             f"only {share.mean():.2%} of the pixels are marked as moving; if something larger moves, "
-            "bring masks with --masks.given."
+            "bring masks with `masks.given`."
         ]
     doubts = []
     empty = train.times[share == 0].tolist()
@@ -129,14 +129,14 @@ def _doubts_of_tracks(dataset: VideoDataset) -> list[str]:
     if int(moving.sum()) < FEW_TRACKS:
         return [
             f"only {int(moving.sum())} tracks start on moving things, at least {FEW_TRACKS} are wanted; "
-            "track more densely there, or bring tracks (for example of CoTracker) with --tracks.given."
+            "track more densely there, or bring tracks (for example of CoTracker) with `tracks.given`."
         ]
     doubts = []
     length = float(tracks.visible[moving].sum(1).double().mean())
     if length < min(SHORT_TRACK, dataset.num_times / 2):
         doubts.append(
             f"tracks on moving things are seen in {length:.1f} frames only on average: motion is hard to follow; "
-            "use a higher frame rate, or bring tracks with --tracks.given."
+            "use a higher frame rate, or bring tracks with `tracks.given`."
         )
     seen = tracks.visible[moving].sum(0)[train.times]
     bare = (seen < 10) & (train.foreground.flatten(1).double().mean(1) > FEW_MOVING)
@@ -168,7 +168,7 @@ def _doubts_of_depth(dataset: VideoDataset) -> list[str]:
     if np.mean(flat) > 0.5:
         doubts.append(
             "depth is nearly the same all over the picture in most frames: it carries no shape; bring other depth "
-            "with --depth.given, or check that the maps are depth and not a constant."
+            "with `depth.given`, or check that the maps are depth and not a constant."
         )
     return doubts
 
@@ -179,7 +179,7 @@ def _doubts_of_cameras(dataset: VideoDataset) -> list[str]:
     if not 15 < fov < 120:
         doubts.append(
             f"the cameras see {fov:.0f} degrees wide, which few cameras do: the focal length is probably wrong; "
-            "give --cameras.fov or --cameras.focal."
+            "give `cameras.fov` or `cameras.focal`."
         )
     if len(train) < 4:
         return doubts
@@ -191,7 +191,7 @@ def _doubts_of_cameras(dataset: VideoDataset) -> list[str]:
     if len(jumps):
         doubts.append(
             f"the camera jumps at times {_listed(train.times[jumps + 1].tolist())}: a cut, or badly estimated cameras; "
-            "choose one shot with --frames.start and --frames.end, or estimate the cameras again."
+            "choose one shot with `frames.start` and `frames.end`, or estimate the cameras again."
         )
     return doubts
 

@@ -148,7 +148,7 @@ class SceneCameras:
             fields: dict[str, Any] = {name: stored[name] for name in ARRAYS} | json.loads(str(stored["json"]))
             return SceneCameras(**fields)
         except (OSError, ValueError, LookupError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise UserError(f"{path}: cannot be read ({error}); run again with --redo cameras.") from None
+            raise UserError(f"{path}: cannot be read ({error}); run again with `redo` cameras.") from None
 
 
 def _stands_still(w2c: Float[np.ndarray, "t 4 4"]) -> bool:

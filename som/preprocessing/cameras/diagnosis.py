@@ -85,16 +85,16 @@ def _about_focal(found: dict) -> list[str]:
     if found.get("focal_spread", 0) > FOCAL_SPREAD:
         said.append(
             f"focal lengths that differ by {found['focal_spread']:.0%} explain the video almost equally well, "
-            f"{found['focal_px']:.0f} px was taken; give --cameras.focal or --cameras.fov if you know the lens."
+            f"{found['focal_px']:.0f} px was taken; give `cameras.focal` or `cameras.fov` if you know the lens."
         )
     elif found.get("focal_cost_rise", 1) < FLAT_FOCAL:
         said.append(
             f"the motion hardly tells the focal length ({found['focal_px']:.0f} px taken; 10 % more or less fits "
-            "almost as well); give --cameras.focal or --cameras.fov if you know the lens."
+            "almost as well); give `cameras.focal` or `cameras.fov` if you know the lens."
         )
     elif not 0.4 <= found["focal_px"] / found["longer_side"] <= 3:
         said.append(
             f"the focal length came out as {found['focal_px']:.0f} px ({found['horizontal_fov_deg']:.0f} degrees across"
-            "), which few cameras have; give --cameras.focal or --cameras.fov."
+            "), which few cameras have; give `cameras.focal` or `cameras.fov`."
         )
     return said

@@ -96,7 +96,7 @@ def _static_estimate(problem: Problem, options: CameraOptions) -> CameraEstimate
         fov = estimate.findings["horizontal_fov_deg"]
         estimate.warnings.append(
             f"the camera stands still, which says nothing about its lens: a field of view of {fov:.0f} degrees is "
-            "assumed; give --cameras.fov or --cameras.focal if you know it."
+            "assumed; give `cameras.fov` or `cameras.focal` if you know it."
         )
     return estimate
 
@@ -119,7 +119,7 @@ def _to_estimate(problem: Problem, method: str, scene: Scene) -> CameraEstimate:
     registered = (inliers >= MIN_INLIERS) & (inliers >= MIN_INLIER_SHARE * total)
     if registered.sum() < 2:
         raise UserError(
-            "no camera motion explains the video's flow; give masks of everything that moves, --cameras.focal, or "
+            "no camera motion explains the video's flow; give masks of everything that moves, `cameras.focal`, or "
             "cameras from another program."
         )
     w2c = interpolate_poses(scene.w2c(), registered)

@@ -46,16 +46,16 @@ class CameraOptions:
 
     def __post_init__(self):
         if self.focal is not None and self.fov is not None:
-            raise UserError("--cameras.focal and --cameras.fov say the same thing; give only one of them.")
+            raise UserError("`cameras.focal` and `cameras.fov` say the same thing; give only one of them.")
         if self.focal is not None and not (math.isfinite(self.focal) and self.focal > 0):
-            raise UserError(f"--cameras.focal: the focal length in pixels must be positive, got {self.focal}.")
+            raise UserError(f"`cameras.focal`: the focal length in pixels must be positive, got {self.focal}.")
         if self.fov is not None and not 1 <= self.fov <= 170:
             raise UserError(
-                f"--cameras.fov: the horizontal field of view must lie in [1, 170] degrees, got {self.fov}."
+                f"`cameras.fov`: the horizontal field of view must lie in [1, 170] degrees, got {self.fov}."
             )
         if not self.focal_starts or not all(0.1 <= start <= 10 for start in self.focal_starts):
             raise UserError(
-                "--cameras.focal-starts: one or more multiples of the image's longer side in [0.1, 10] are expected, "
+                "`cameras.focal_starts`: one or more multiples of the image's longer side in [0.1, 10] are expected, "
                 f"got {self.focal_starts}."
             )
         for name in (
@@ -69,10 +69,10 @@ class CameraOptions:
             "static_motion",
         ):
             if not getattr(self, name) > 0:
-                raise UserError(f"--cameras.{name.replace('_', '-')} must be positive, got {getattr(self, name)}.")
+                raise UserError(f"`cameras.{name}` must be positive, got {getattr(self, name)}.")
         if not self.match_strides or min(self.match_strides) < 1:
             raise UserError(
-                f"--cameras.match-strides: distances of at least 1 frame are expected, got {self.match_strides}."
+                f"`cameras.match_strides`: distances of at least 1 frame are expected, got {self.match_strides}."
             )
 
     def known_focal(self, width: int) -> float | None:

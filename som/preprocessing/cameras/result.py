@@ -72,7 +72,7 @@ class CameraEstimate:
             text["size"] = tuple(text["size"])
             return CameraEstimate(**{name: arrays[name] for name in _ARRAYS}, **text)
         except FileNotFoundError:
-            raise UserError(f"{path} does not exist; run the cameras stage of run_preprocess.py first.") from None
+            raise UserError(f"{path} does not exist; preprocess the video first.") from None
         except (OSError, ValueError, EOFError, LookupError, TypeError, zipfile.BadZipFile, zlib.error) as error:
             raise UserError(f"{path} is not a readable camera estimate ({error}); delete it and run again.") from error
 

@@ -125,7 +125,7 @@ def search(problem: Problem, method: Method, options: CameraOptions, say: Progre
         candidates += _try_starts(problem, options, "global_mapping", failures, say)
     if not candidates:
         raise UserError(
-            f"no cameras could be estimated ({'; '.join(failures)}); give masks of what moves, --cameras.focal, or "
+            f"no cameras could be estimated ({'; '.join(failures)}); give masks of what moves, `cameras.focal`, or "
             "cameras from another program."
         )
     say("looking at the reversed scene", 0.78)

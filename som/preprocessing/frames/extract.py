@@ -157,17 +157,17 @@ def _choose(recording: Video | Images, scan: Scan, options: FrameOptions) -> Sel
         moments = scan.times[pauses]
         warnings.append(
             f"the picture stands still for {int(pauses.sum())} frames (the first at {moments[0]:.2f} s); "
-            "choose a part in which it moves with --frames.start and --frames.end, or --frames.fps to use fewer."
+            "choose a part in which it moves with `frames.start` and `frames.end`, or `frames.fps` to use fewer."
         )
     chosen = select_frames(scan.times, repeats & ~pauses, options, str(recording.path))
     if min(reduced_size(scan.size, options.max_side)) < MIN_SIDE:
         raise UserError(
-            f"{recording.path}: frames of {scan.size[1]}x{scan.size[0]} with --frames.max-side {options.max_side} "
+            f"{recording.path}: frames of {scan.size[1]}x{scan.size[0]} with `frames.max_side` {options.max_side} "
             f"would be less than {MIN_SIDE} pixels wide or high; give a larger recording or a larger side."
         )
     last = float(scan.times[chosen.indices[-1]])
     if options.end is not None and options.end > last + 2 / chosen.fps + 0.1:
-        warnings.append(f"--frames.end {options.end:g}: lies beyond the end of the recording, at {last:.2f} s.")
+        warnings.append(f"`frames.end` {options.end:g}: lies beyond the end of the recording, at {last:.2f} s.")
     chosen.findings |= findings
     chosen.warnings = warnings + chosen.warnings
     return chosen
@@ -192,8 +192,8 @@ def _note_quality(frames: FrameSet, scan: Scan, chosen: Selection, sharpness: li
     if cuts:
         moments = ", ".join(f"{frames.seconds[int(name)]:.2f}" for name in cuts[:5])
         frames.warnings.append(
-            f"the picture changes at once at {moments} s, probably a cut; choose one shot with --frames.start and "
-            "--frames.end."
+            f"the picture changes at once at {moments} s, probably a cut; choose one shot with `frames.start` and "
+            "`frames.end`."
         )
     if len(blurred) > 0.1 * len(frames.names):
         frames.warnings.append(

@@ -101,8 +101,8 @@ class Images:
         inside = np.flatnonzero((seconds >= options.start - 1e-9) & (seconds < end - 1e-9))
         if len(inside) == 0:
             raise UserError(
-                f"--frames.start {options.start:g}: lies beyond the end of {folder}, whose {len(paths)} images last "
-                f"{len(paths) / options.image_fps:.2f} s at --frames.image-fps {options.image_fps:g}."
+                f"`frames.start` {options.start:g}: lies beyond the end of {folder}, whose {len(paths)} images last "
+                f"{len(paths) / options.image_fps:.2f} s at `frames.image_fps` {options.image_fps:g}."
             )
         self.paths, self.seconds = [paths[i] for i in inside], seconds[inside]
         self.names, self.all_names = [path.name for path in self.paths], [path.name for path in paths]

@@ -43,7 +43,7 @@ def select_frames(times: np.ndarray, repeats: np.ndarray, options: FrameOptions,
         chosen.indices = np.flatnonzero(~repeats).tolist()
         chosen.warnings.append(
             f"{int(repeats.sum())} of {len(times)} frames repeat the one before and were left out; "
-            "--frames.keep-repeats keeps them."
+            "`frames.keep_repeats` keeps them."
         )
     chosen.findings["repeats"] = int(repeats.sum())
     _set_rate(chosen, times, options)
@@ -68,7 +68,7 @@ def _set_rate(chosen: Selection, times: np.ndarray, options: FrameOptions) -> No
         chosen.fps = options.fps
     elif options.fps is not None and options.fps > 1.01 * native:
         chosen.warnings.append(
-            f"--frames.fps {options.fps:g} was asked for, but the recording has {native:.3g} frames a second; "
+            f"`frames.fps` {options.fps:g} was asked for, but the recording has {native:.3g} frames a second; "
             "all of them are used."
         )
     if variable or chosen.fps < native:
@@ -93,8 +93,8 @@ def _thin(chosen: Selection, options: FrameOptions) -> None:
     step = options.every * -(-count // options.max_frames)
     if step > options.every:
         chosen.warnings.append(
-            f"the clip has {count} frames, more than --frames.max-frames {options.max_frames}: every "
-            f"{_ordinal(step // options.every)} is kept; --frames.start and --frames.end choose a shorter part instead."
+            f"the clip has {count} frames, more than `frames.max_frames` {options.max_frames}: every "
+            f"{_ordinal(step // options.every)} is kept; `frames.start` and `frames.end` choose a shorter part instead."
         )
     chosen.indices = chosen.indices[::step]
     chosen.fps /= step
@@ -111,15 +111,15 @@ def _too_few(chosen: Selection, times: np.ndarray, repeats: np.ndarray, options:
     span = float(times[-1] - times[0])
     if available >= MIN_FRAMES and options.every == 1 and options.fps is not None and span > 0:
         return (
-            f"{name}: {frames} at --frames.fps {options.fps:g}, at least {MIN_FRAMES} are needed; "
-            f"use --frames.fps {np.ceil(10 * MIN_FRAMES / span) / 10:g} or more."
+            f"{name}: {frames} at `frames.fps` {options.fps:g}, at least {MIN_FRAMES} are needed; "
+            f"use `frames.fps` {np.ceil(10 * MIN_FRAMES / span) / 10:g} or more."
         )
     if available >= MIN_FRAMES:
         return (
             f"{name}: {frames} of {available}, at least {MIN_FRAMES} are needed; "
-            "lower --frames.every or raise --frames.max-frames."
+            "lower `frames.every` or raise `frames.max_frames`."
         )
-    part = "" if options.start == 0 and options.end is None else " between --frames.start and --frames.end"
+    part = "" if options.start == 0 and options.end is None else " between `frames.start` and `frames.end`"
     frames = "1 frame" if available == 1 else f"{available} different frames"
     return (
         f"{name}: has {frames}{part} ({span:.2g} s), at least {MIN_FRAMES} are needed to see how things move; "

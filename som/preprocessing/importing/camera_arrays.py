@@ -104,9 +104,9 @@ def read_droid_cameras(path: Path, request: CameraRequest) -> ForeignCameras:
             f"{path}: must hold (frames, 7) numbers or a dict with traj_c2w, as DROID-SLAM's scripts write."
         )
     if request.focal is not None or request.fov is not None:
-        raise UserError(f"{path}: has intrinsics of its own; leave out --cameras.focal and --cameras.fov.")
+        raise UserError(f"{path}: has intrinsics of its own; leave out `cameras.focal` and `cameras.fov`.")
     if not request.allow_pickle:
-        raise UserError(f"{path}: is a pickled dict; if you trust its maker, open it with --cameras.allow-pickle.")
+        raise UserError(f"{path}: is a pickled dict; if you trust its maker, open it with `cameras.allow_pickle`.")
     try:
         values = load_dict(path)
     except BROKEN as error:

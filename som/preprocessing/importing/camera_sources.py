@@ -46,13 +46,13 @@ class CameraRequest:
         height, width = self.size
         if (self.focal is None) == (self.fov is None):
             raise UserError(
-                f"{path}: holds poses without intrinsics; give --cameras.focal or --cameras.fov, one of them."
+                f"{path}: holds poses without intrinsics; give `cameras.focal` or `cameras.fov`, one of them."
             )
         if self.fov is not None and not 0 < self.fov < 180:
-            raise UserError(f"--cameras.fov must lie between 0 and 180 degrees, found {self.fov:g}.")
+            raise UserError(f"`cameras.fov` must lie between 0 and 180 degrees, found {self.fov:g}.")
         focal = self.focal if self.fov is None else width / 2 / np.tan(np.radians(self.fov / 2))
         if not focal > 0:
-            raise UserError(f"--cameras.focal must be a positive number of pixels, found {focal:g}.")
+            raise UserError(f"`cameras.focal` must be a positive number of pixels, found {focal:g}.")
         return np.array([[[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]]], np.float64)
 
 

@@ -107,7 +107,7 @@ def import_cameras(
         raise UserError(f"the kind of cameras must be auto, {', '.join(READERS)}, found {kind!r}.")
     request = CameraRequest(frames, tuple(size), focal, fov, source_size, allow_pickle)
     if kind not in WITHOUT_INTRINSICS and (focal is not None or fov is not None):
-        raise UserError(f"{path}: has intrinsics of its own; leave out --cameras.focal and --cameras.fov.")
+        raise UserError(f"{path}: has intrinsics of its own; leave out `cameras.focal` and `cameras.fov`.")
     return _fitted(path, READERS[kind](path, request), request)
 
 

@@ -75,7 +75,7 @@ def import_depth(
     if not path.exists():
         raise UserError(f"{path}: does not exist; give the folder or file of the depth.")
     if unit is not None and not (np.isfinite(unit) and unit > 0):
-        raise UserError(f"--depth.given-unit must be a positive number, found {unit:g}.")
+        raise UserError(f"`depth.given_unit` must be a positive number, found {unit:g}.")
     found = (read_depth_folder if path.is_dir() else read_depth_file)(path, frames, tuple(size), source_size)
     meaning = _meaning(path, found, values)
     chosen, unsure = _kind(path, found, kind)
@@ -99,29 +99,29 @@ def import_depth(
 
 def _meaning(path: Path, found: ForeignDepth, asked: str) -> str:
     if asked not in ("auto", "depth", "disparity"):
-        raise UserError(f"--depth.given-values must be auto, depth or disparity, found {asked!r}.")
+        raise UserError(f"`depth.given_values` must be auto, depth or disparity, found {asked!r}.")
     if found.meaning is not None and asked not in ("auto", found.meaning):
         raise UserError(
-            f"{path}: holds {found.meaning} ({found.program or 'by its name'}); leave out --depth.given-values {asked}."
+            f"{path}: holds {found.meaning} ({found.program or 'by its name'}); leave out `depth.given_values` {asked}."
         )
     if found.meaning is None and asked == "auto":
         raise UserError(
             f"{path}: its numbers may be depth (larger is farther) or disparity (larger is nearer); say which with "
-            "--depth.given-values depth or --depth.given-values disparity."
+            "`depth.given_values` depth or `depth.given_values` disparity."
         )
     return found.meaning or asked
 
 
 def _kind(path: Path, found: ForeignDepth, asked: str) -> tuple[str, list[str]]:
     if asked not in ("auto", "metric", "scale", "relative"):
-        raise UserError(f"--depth.given-kind must be auto, metric, scale or relative, found {asked!r}.")
+        raise UserError(f"`depth.given_kind` must be auto, metric, scale or relative, found {asked!r}.")
     if asked != "auto":
         return asked, []
     if found.kind is not None:
         return found.kind, []
     return "relative", [
         f"{path}: nothing in it says what scale its depth has, so it is taken as relative (unknown scale and shift in "
-        "every frame); if it is in metres, or has one scale for the whole video, say so with --depth.given-kind."
+        "every frame); if it is in metres, or has one scale for the whole video, say so with `depth.given_kind`."
     ]
 
 
@@ -130,11 +130,11 @@ def _scaled(path: Path, frame: np.ndarray, meaning: str, unit: float | None) -> 
     if frame.dtype.kind == "f":
         if unit is not None:
             raise UserError(
-                f"{path}: holds {frame.dtype} numbers, which have no unit of a step; leave out --depth.given-unit."
+                f"{path}: holds {frame.dtype} numbers, which have no unit of a step; leave out `depth.given_unit`."
             )
         return frame.astype(np.float64)
     if unit is None and meaning == "depth":
-        raise UserError(f"{path}: holds integers; say what a step is with --depth.given-unit (0.001 for millimetres).")
+        raise UserError(f"{path}: holds integers; say what a step is with `depth.given_unit` (0.001 for millimetres).")
     return frame.astype(np.float64) * (1 if unit is None else unit)
 
 

@@ -70,7 +70,7 @@ def import_tracks(
         x, y = seen.max(0).values.tolist()
         raise UserError(
             f"{path}: visible points reach {x:.0f}, {y:.0f} px but the frames are {size[1]}x{size[0]}; say with "
-            "--tracks.given-size (height width) which size was tracked."
+            "`tracks.given_size` (height width) which size was tracked."
         )
     if float(seen.max()) <= 1:
         raise UserError(f"{path}: positions lie between 0 and 1; multiply them by the image's width and height.")

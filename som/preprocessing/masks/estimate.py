@@ -206,7 +206,7 @@ def _score(
         warnings.append(
             f"The cameras explain {explained['cameras']:.0%} of the flow within {options.inlier_px:g} px, a homography "
             f"{explained['plane']:.0%}: they are probably wrong; check them in the report, or give better ones with "
-            "--cameras.given."
+            "`cameras.given`."
         )
     scores, findings["multi_view_weight"] = combine(planar, rigid, options.inlier_px)
     # A frame without a pose lives on what the flow carries from its neighbours, or else on the homography.
@@ -274,21 +274,21 @@ def _warnings(findings: dict) -> list[str]:
     if findings["trusted_flow"] < LITTLE_FLOW:
         found.append(
             f"Only {findings['trusted_flow']:.0%} of the flow between neighbouring frames is consistent, so the masks "
-            "are guesses; use a higher frame rate or sharper frames, or give masks with --masks.given."
+            "are guesses; use a higher frame rate or sharper frames, or give masks with `masks.given`."
         )
     if findings["moving_share"]["max"] < NOTHING:
         found.append(
-            "Nothing that moves by itself was found; if something does, give masks with --masks.given or lower "
-            "--masks.min-threshold-px."
+            "Nothing that moves by itself was found; if something does, give masks with `masks.given` or lower "
+            "`masks.min_threshold_px`."
         )
     elif moving > MOST:
         found.append(
             f"{moving:.0%} of the picture seems to move by itself, more than a static background can be told from; "
-            "check the masks and give better ones with --masks.given."
+            "check the masks and give better ones with `masks.given`."
         )
     if findings["area_change"].get("median", 0) > FLICKER:
         found.append(
             "The masks change by more than half from one frame to the next; look at them in the report and give better "
-            "ones with --masks.given."
+            "ones with `masks.given`."
         )
     return found

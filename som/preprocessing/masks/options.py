@@ -56,24 +56,18 @@ class MaskOptions:
         for name in ("homography_strides", "multi_view_strides"):
             strides = getattr(self, name)
             if not strides or min(strides) < 1 or len(set(strides)) != len(strides):
-                raise UserError(
-                    f"--masks.{_flag(name)}: different distances of at least 1 are expected, got {strides}."
-                )
+                raise UserError(f"`masks.{name}`: different distances of at least 1 are expected, got {strides}.")
         for name in ("inlier_px", "min_threshold_px"):
             if not getattr(self, name) > 0:
-                raise UserError(f"--masks.{_flag(name)}: must be positive, got {getattr(self, name)}.")
+                raise UserError(f"`masks.{name}`: must be positive, got {getattr(self, name)}.")
         if not self.max_threshold_px >= self.min_threshold_px:
             raise UserError(
-                f"--masks.max-threshold-px: must be at least --masks.min-threshold-px = {self.min_threshold_px}, "
+                f"`masks.max_threshold_px`: must be at least `masks.min_threshold_px` = {self.min_threshold_px}, "
                 f"got {self.max_threshold_px}."
             )
         for name in ("depth_tolerance", "keep_vote", "drop_vote", "min_component", "max_hole"):
             if not 0 <= getattr(self, name) < 1:
-                raise UserError(f"--masks.{_flag(name)}: must lie in [0, 1), got {getattr(self, name)}.")
+                raise UserError(f"`masks.{name}`: must lie in [0, 1), got {getattr(self, name)}.")
         for field in fields(self):
             if field.type == "int" and getattr(self, field.name) < 0:
-                raise UserError(f"--masks.{_flag(field.name)}: must not be negative, got {getattr(self, field.name)}.")
-
-
-def _flag(name: str) -> str:
-    return name.replace("_", "-")
+                raise UserError(f"`masks.{field.name}`: must not be negative, got {getattr(self, field.name)}.")

@@ -70,7 +70,7 @@ def make_report(root: Path) -> Report:
             first = folder.image(folder.shots[0])
             report.facts += describe_facts(facts_at_size(result.facts, first.shape[:2]))
     elif not stages:
-        report.problems = [f"{root}: has no transforms.json; run run_preprocess.py first."]
+        report.problems = [f"{root}: has no transforms.json; preprocess the video first (som4d preprocess)."]
     read = [text for text in dict.fromkeys(folder.problems.found) if text not in report.problems]
     warnings += [("files", text) for text in read]
     report.warnings = sorted(dict.fromkeys(warnings), key=lambda w: _weight(w[0], stages))

@@ -165,7 +165,7 @@ def test_static_camera_is_recognised_and_its_lens_assumed_aloud():
     assert found.static and found.method == "static"
     np.testing.assert_array_equal(found.w2c, np.tile(np.eye(4), (T, 1, 1)))
     assert found.K[0, 0] == pytest.approx(0.85 * W)
-    assert len(found.warnings) == 1 and "--cameras.fov" in found.warnings[0]
+    assert len(found.warnings) == 1 and "`cameras.fov`" in found.warnings[0]
     assert (found.sparse_depth() == 0).all()
 
 
@@ -219,11 +219,11 @@ def test_inputs_of_other_sizes_are_refused(moving_flow):
     "wrong, word",
     [
         (dict(focal=100.0, fov=60.0), "only one"),
-        (dict(focal=-1.0), "--cameras.focal"),
-        (dict(fov=200.0), "--cameras.fov"),
-        (dict(focal_starts=()), "--cameras.focal-starts"),
-        (dict(query_stride=0), "--cameras.query-stride"),
-        (dict(match_strides=(0, 1)), "--cameras.match-strides"),
+        (dict(focal=-1.0), "`cameras.focal`"),
+        (dict(fov=200.0), "`cameras.fov`"),
+        (dict(focal_starts=()), "`cameras.focal_starts`"),
+        (dict(query_stride=0), "`cameras.query_stride`"),
+        (dict(match_strides=(0, 1)), "`cameras.match_strides`"),
     ],
 )
 def test_wrong_options_are_one_sentence(wrong, word):

@@ -42,7 +42,7 @@ def read(path: Path, **options):
 
 def test_depth_arrays_need_to_be_told_from_disparity(tmp_path):
     save_folder(tmp_path, truth())
-    with pytest.raises(UserError, match=r"--depth\.given-values"):
+    with pytest.raises(UserError, match=r"`depth\.given_values`"):
         read(tmp_path)
     found = read(tmp_path, values="depth", kind="metric")
     assert np.array_equal(found.depth.numpy(), truth())
@@ -58,7 +58,7 @@ def test_batch_and_channel_of_one(tmp_path, shape):
 
 def test_unknown_kind_is_relative_and_said(tmp_path):
     found = read(save_folder(tmp_path, truth()), values="depth")
-    assert found.kind == "relative" and "--depth.given-kind" in found.warnings[0]
+    assert found.kind == "relative" and "`depth.given_kind`" in found.warnings[0]
 
 
 def test_not_finite_and_not_positive_depth_is_unknown(tmp_path):
@@ -79,7 +79,7 @@ def test_png_in_millimetres(tmp_path):
     save_folder(tmp_path, steps, "{}.png")
     found = read(tmp_path, values="depth", kind="metric", unit=0.001)
     assert np.allclose(found.depth.numpy(), truth(), atol=6e-4)
-    with pytest.raises(UserError, match=r"--depth\.given-unit"):
+    with pytest.raises(UserError, match=r"`depth\.given_unit`"):
         read(tmp_path, values="depth")
 
 

@@ -28,7 +28,7 @@ def test_cotracker_at_another_size(tmp_path):
     np.savez(tmp_path / "a.npz", pred_tracks=3 * positions()[None] - 0.5, pred_visibility=np.ones((1, 4, 5), bool))
     tracks = read(tmp_path / "a.npz", source_size=(270, 480))
     assert np.allclose(tracks.xy.numpy(), positions().transpose(1, 0, 2), atol=1e-4)
-    with pytest.raises(UserError, match=r"--tracks\.given-size"):
+    with pytest.raises(UserError, match=r"`tracks\.given_size`"):
         read(tmp_path / "a.npz")
     with pytest.raises(UserError, match="aspect ratio"):
         read(tmp_path / "a.npz", source_size=(480, 270))

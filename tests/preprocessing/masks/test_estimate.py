@@ -167,5 +167,5 @@ def test_input_that_does_not_fit(falling):
     ],
 )
 def test_options_out_of_range(option, value):
-    with pytest.raises(UserError, match=option.replace("_", "-")):
+    with pytest.raises(UserError, match=option):
         MaskOptions(**{option: value})
