@@ -112,7 +112,7 @@ def read_yard(data: Path):
     frames, _ = read_frames(folder / "images")
     with np.load(folder / "flow_fwd.npz") as file:
         truth, occluded = torch.from_numpy(file["flow"]), torch.from_numpy(file["occluded"])
-    moving = read_frames(folder / "mask", stop=len(truth))[0][..., 0] > 127
+    moving = read_frames(folder / "mask", end=len(truth))[0][..., 0] > 127
     return frames, truth, occluded, moving
 
 

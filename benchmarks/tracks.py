@@ -182,7 +182,7 @@ class LayeredVideo:
         self.textures = []
         for name, scale in zip(self.random.permutation(PHOTOGRAPHS)[:3], (1.6, 1.6, 1.0), strict=True):
             first = int(self.random.integers(30))
-            photograph = read_frames(data / name / "images", start=first, stop=first + 1)[0][0].numpy()
+            photograph = read_frames(data / name / "images", start=first, end=first + 1)[0][0].numpy()
             size = (int(640 * scale), int(400 * scale))
             self.textures.append(cv2.resize(photograph, size, interpolation=cv2.INTER_CUBIC).astype(np.float32))
         self.phase, self.speed = self.random.uniform(0, 2 * np.pi, 8), self.random.uniform(0.7, 1.3)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 import os
+import re
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from flow.errors import FlowError
+import tyro
+
+from flow.errors import FlowError, UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,84 +21,119 @@ if TYPE_CHECKING:
     from flow.estimator import FlowEstimator
     from flow.video_flow import VideoFlow
 
-EPILOG = """examples:
-  python -m flow pair frame0.png frame1.png --picture flow.png
-  python -m flow pair frame0.png frame1.png --truth flow.flo
-  python -m flow video clip.mp4 --output flow/ --max-side 480 --pictures pictures/
-  python -m flow tracks clip.mp4 --output tracks.npz --masks masks/ --picture tracks.png
+DESCRIPTION = """Optical flow and point tracks, with DIS (needs no weights) or RAFT (from a checkpoint).
+
+  {prog} pair frame0.png frame1.png --picture flow.png
+  {prog} pair frame0.png frame1.png --truth flow.flo
+  {prog} video clip.mp4 --output flow/ --max-side 480 --pictures pictures/
+  {prog} tracks clip.mp4 --output tracks.npz --masks masks/ --picture tracks.png
 """
 PALE = 0.35
 """How much of the image shows where flow may not be trusted in a picture of occlusion."""
 
 
-def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m flow",
-        description="Optical flow and point tracks, with DIS (needs no weights) or RAFT (from a checkpoint).",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
+@dataclass(kw_only=True)
+class EstimatorOptions:
+    """How flow is computed."""
 
-    pair = commands.add_parser("pair", help="flow between two images")
-    pair.add_argument("images", nargs=2, type=Path, metavar="IMAGE", help="from the first to the second")
-    pair.add_argument("--output", type=Path, help="flow file to write: .flo (Middlebury) or .png (KITTI)")
-    pair.add_argument("--picture", type=Path, help="image to write: both images, the flow in colour, and occlusion")
-    pair.add_argument("--truth", type=Path, help="true flow, .flo or .png (KITTI), to score against")
-    _add_estimator(pair)
-
-    video = commands.add_parser("video", help="flow between the frames of a video, kept in a folder")
-    _add_video(video)
-    video.add_argument("--output", type=Path, required=True, help="folder of the fields; resumed where it has some")
-    video.add_argument("--pictures", type=Path, help="folder for a picture of every field of the first stride")
-    _add_estimator(video)
-
-    tracks = commands.add_parser("tracks", help="points tracked through a video")
-    _add_video(tracks)
-    tracks.add_argument("--output", type=Path, help="tracks.npz to write: query_frame, xy, visible, confidence")
-    tracks.add_argument("--flow", type=Path, help="folder of flow fields, computed there unless it has them")
-    tracks.add_argument("--masks", type=Path, help="folder of masks of moving things, one a frame: denser points there")
-    tracks.add_argument("--num-tracks", type=int, default=4000, help="most points (default: %(default)s)")
-    tracks.add_argument("--picture", type=Path, help="image to write: the tracks over nine frames")
-    tracks.add_argument("--truth", type=Path, help="true tracks (.npz): its queries are tracked and scored")
-    tracks.add_argument("--seed", type=int, default=0, help="of the choice of points (default: %(default)s)")
-    _add_estimator(tracks)
-    return parser
+    estimator: Literal["auto", "dis", "raft-large", "raft-small"] = "auto"
+    """auto: the RAFT model in ``weights``, or dis without weights."""
+    weights: str | None = None
+    """Checkpoint of RAFT: a file, or the name of a published one."""
+    device: str = "cpu"
+    """Where RAFT runs."""
 
 
-def _add_estimator(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--estimator",
-        default="auto",
-        choices=("auto", "dis", "raft-large", "raft-small"),
-        help="auto: the RAFT model in --weights, or dis without weights",
-    )
-    parser.add_argument("--weights", help="checkpoint of RAFT: a file, or the name of a published one")
-    parser.add_argument("--device", default="cpu", help="where RAFT runs (default: %(default)s)")
+@dataclass(kw_only=True)
+class VideoOptions(EstimatorOptions):
+    """Which frames, and over which distances."""
+
+    video: tyro.conf.Positional[Path]
+    """Video file or folder of images."""
+    max_side: int = 480
+    """Flow's longer side in pixels."""
+    strides: tuple[int, ...] = (1, 2, 4, 8, 16)
+    """Distances in frames."""
+    start: int = 0
+    """First frame."""
+    end: int | None = None
+    """Frame after the last one."""
+    every: int = 1
+    """Use every n-th frame."""
 
 
-def _add_video(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("video", type=Path, help="video file or folder of images")
-    parser.add_argument("--max-side", type=int, default=480, help="flow's longer side in pixels (default: %(default)s)")
-    parser.add_argument(
-        "--strides", type=int, nargs="+", default=[1, 2, 4, 8, 16], help="distances in frames (default: 1 2 4 8 16)"
-    )
-    parser.add_argument("--start", type=int, default=0, help="first frame")
-    parser.add_argument("--stop", type=int, help="frame after the last one")
-    parser.add_argument("--every", type=int, default=1, help="use every n-th frame")
+@dataclass(kw_only=True)
+class PairCommand(EstimatorOptions):
+    """Flow between two images."""
+
+    images: tyro.conf.Positional[tuple[Path, Path]]
+    """From the first to the second."""
+    output: Path | None = None
+    """Flow file to write: .flo (Middlebury) or .png (KITTI)."""
+    picture: Path | None = None
+    """Image to write: both images, the flow in colour, and occlusion."""
+    truth: Path | None = None
+    """True flow, .flo or .png (KITTI), to score against."""
 
 
-def main(argv: Sequence[str]) -> int:
+@dataclass(kw_only=True)
+class VideoCommand(VideoOptions):
+    """Flow between the frames of a video, kept in a folder."""
+
+    output: Path
+    """Folder of the fields; resumed where it has some."""
+    pictures: Path | None = None
+    """Folder for a picture of every field of the first stride."""
+
+
+@dataclass(kw_only=True)
+class TracksCommand(VideoOptions):
+    """Points tracked through a video."""
+
+    output: Path | None = None
+    """tracks.npz to write: query_frame, xy, visible, confidence."""
+    flow: Path | None = None
+    """Folder of flow fields, computed there unless it has them."""
+    masks: Path | None = None
+    """Folder of masks of moving things, one a frame: denser points there."""
+    num_tracks: int = 4000
+    """Most points."""
+    picture: Path | None = None
+    """Image to write: the tracks over nine frames."""
+    truth: Path | None = None
+    """True tracks (.npz): its queries are tracked and scored."""
+    seed: int = 0
+    """Of the choice of points."""
+
+
+Command = (
+    Annotated[PairCommand, tyro.conf.subcommand("pair")]
+    | Annotated[VideoCommand, tyro.conf.subcommand("video")]
+    | Annotated[TracksCommand, tyro.conf.subcommand("tracks")]
+)
+
+
+def main(argv: Sequence[str], prog: str = "python -m flow") -> int:
     """Runs a command; returns the exit code (2 after an error of the user's, which is printed)."""
-    arguments = make_parser().parse_args(argv)
+    if "--stop" in argv:
+        print("error: --stop: this option is called --end now.", file=sys.stderr)
+        return 2
+    command = tyro.cli(Command, args=list(argv), prog=prog, description=DESCRIPTION.format(prog=prog))
     # Before torch is first imported: by default its OpenMP threads spin for milliseconds after every operation and
     # starve the threads in which fields are computed.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("GOMP_SPINCOUNT", "4000")
     try:
-        {"pair": run_pair, "video": run_video, "tracks": run_tracks}[arguments.command](arguments)
-    except FlowError as error:
-        print(f"error: {error}", file=sys.stderr)
+        match command:
+            case PairCommand():
+                run_pair(command)
+            case VideoCommand():
+                run_video(command)
+            case TracksCommand():
+                run_tracks(command)
+    except UserError as error:
+        text = re.sub(r"`([a-z_]+)`", lambda name: "--" + name[1].replace("_", "-"), str(error))
+        print(f"error: {text}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from the fields that are done", file=sys.stderr)
@@ -103,16 +141,16 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def run_pair(arguments: argparse.Namespace) -> None:
+def run_pair(command: PairCommand) -> None:
     """Flow between two images: its length, its score, its picture."""
     from flow.consistency import check_consistency
     from flow.files import read_flow, write_flow
     from flow.frames import read_frames
     from flow.metrics import end_point_error, fl_score, outlier_share
 
-    truth = None if arguments.truth is None else read_flow(arguments.truth)
-    frames, _ = read_frames(arguments.images)
-    estimator = _make_estimator(arguments)
+    truth = None if command.truth is None else read_flow(command.truth)
+    frames, _ = read_frames(command.images)
+    estimator = _make_estimator(command)
     began = time.monotonic()
     forward, backward = estimator(frames, frames.flip(0))
     took = time.monotonic() - began
@@ -126,32 +164,32 @@ def run_pair(arguments: argparse.Namespace) -> None:
     if truth is not None:
         if truth[0].shape != forward.shape:
             size = f"{truth[0].shape[1]}x{truth[0].shape[0]}"
-            raise FlowError(f"{arguments.truth} is {size}, the images {frames.shape[2]}x{frames.shape[1]}.")
+            raise FlowError(f"{command.truth} is {size}, the images {frames.shape[2]}x{frames.shape[1]}.")
         shares = ", ".join(f"{outlier_share(forward, *truth[:1], t, truth[1]):.1%} > {t} px" for t in (1, 3, 5))
         print(f"EPE {end_point_error(forward, *truth):.3f} px, Fl {fl_score(forward, *truth):.2%}, {shares}")
-    if arguments.output is not None:
-        write_flow(arguments.output, forward)
-        print(f"wrote {arguments.output}")
-    if arguments.picture is not None:
-        _write_image(arguments.picture, picture_of_flow(frames[0], frames[1], forward, backward))
+    if command.output is not None:
+        write_flow(command.output, forward)
+        print(f"wrote {command.output}")
+    if command.picture is not None:
+        _write_image(command.picture, picture_of_flow(frames[0], frames[1], forward, backward))
 
 
-def run_video(arguments: argparse.Namespace) -> None:
+def run_video(command: VideoCommand) -> None:
     """Flow of a video into a folder."""
     from flow.frames import read_frames
 
-    frames, names = read_frames(arguments.video, start=arguments.start, stop=arguments.stop, every=arguments.every)
-    flow = _video_flow(frames, arguments, arguments.output)
-    if arguments.pictures is not None:
+    frames, names = read_frames(command.video, start=command.start, end=command.end, every=command.every)
+    flow = _video_flow(frames, command, command.output)
+    if command.pictures is not None:
         stride = min(flow.strides())
-        small = _reduce(frames, arguments.max_side)
+        small = _reduce(frames, command.max_side)
         for t in range(len(frames) - stride):
             picture = picture_of_flow(small[t], small[t + stride], flow.get(t, t + stride), flow.get(t + stride, t))
-            _write_image(arguments.pictures / f"{names[t]}.png", picture, quiet=t > 0)
-        print(f"wrote {len(frames) - stride} pictures to {arguments.pictures}")
+            _write_image(command.pictures / f"{names[t]}.png", picture, quiet=t > 0)
+        print(f"wrote {len(frames) - stride} pictures to {command.pictures}")
 
 
-def run_tracks(arguments: argparse.Namespace) -> None:
+def run_tracks(command: TracksCommand) -> None:
     """Tracks of a video: written, scored, drawn."""
     from flow.frames import read_frames
     from flow.queries import query_points
@@ -159,17 +197,17 @@ def run_tracks(arguments: argparse.Namespace) -> None:
     from flow.track_files import read_tracks, write_tracks
     from flow.tracks import TrackingOptions, track_points
 
-    frames, names = read_frames(arguments.video, start=arguments.start, stop=arguments.stop, every=arguments.every)
+    frames, names = read_frames(command.video, start=command.start, end=command.end, every=command.every)
     T, H, W = frames.shape[:3]
-    truth = None if arguments.truth is None else read_tracks(arguments.truth, T)
-    masks = None if arguments.masks is None else read_masks(arguments.masks, names, (H, W))
-    flow = _video_flow(frames, arguments, arguments.flow)
+    truth = None if command.truth is None else read_tracks(command.truth, T)
+    masks = None if command.masks is None else read_masks(command.masks, names, (H, W))
+    flow = _video_flow(frames, command, command.flow)
     if truth is not None:
         query_frames = truth.query_frames
         query_xy = truth.xy[range(len(truth)), query_frames]
     else:
         query_xy, query_frames = query_points(
-            arguments.num_tracks, T, (H, W), foreground=masks, frames=frames, seed=arguments.seed
+            command.num_tracks, T, (H, W), foreground=masks, frames=frames, seed=command.seed
         )
     sx, sy = W / flow.width, H / flow.height
     began = time.monotonic()
@@ -183,28 +221,28 @@ def run_tracks(arguments: argparse.Namespace) -> None:
     if truth is not None:
         scores = tap_vid(tracks.xy, tracks.visible, truth.xy, truth.visible, scored_pairs(query_frames, T), W, H)
         print(f"AJ {scores['aj']:.3f}, delta_avg {scores['delta_avg']:.3f}, OA {scores['oa']:.3f}")
-    if arguments.output is not None:
-        write_tracks(arguments.output, tracks)
-        print(f"wrote {arguments.output}")
-    if arguments.picture is not None:
-        _write_image(arguments.picture, picture_of_tracks(frames, tracks))
+    if command.output is not None:
+        write_tracks(command.output, tracks)
+        print(f"wrote {command.output}")
+    if command.picture is not None:
+        _write_image(command.picture, picture_of_tracks(frames, tracks))
 
 
-def _make_estimator(arguments: argparse.Namespace) -> FlowEstimator:
+def _make_estimator(options: EstimatorOptions) -> FlowEstimator:
     from flow.factory import make_estimator
 
-    return make_estimator(arguments.estimator, weights=arguments.weights, device=arguments.device)
+    return make_estimator(options.estimator, weights=options.weights, device=options.device)
 
 
 def _describe(estimator: FlowEstimator) -> str:
     return ", ".join(f"{name} {value}" for name, value in estimator.provenance().items())
 
 
-def _video_flow(frames: Tensor, arguments: argparse.Namespace, folder: Path | None) -> VideoFlow:
+def _video_flow(frames: Tensor, options: VideoOptions, folder: Path | None) -> VideoFlow:
     """Flow at the wanted strides, with a line of progress and what came out."""
     from flow.compute import compute_video_flow
 
-    estimator = _make_estimator(arguments)
+    estimator = _make_estimator(options)
     began = time.monotonic()
 
     def progress(stage: str, share: float) -> None:
@@ -214,8 +252,8 @@ def _video_flow(frames: Tensor, arguments: argparse.Namespace, folder: Path | No
     flow = compute_video_flow(
         frames,
         estimator,
-        strides=arguments.strides,
-        max_side=arguments.max_side,
+        strides=options.strides,
+        max_side=options.max_side,
         folder=folder,
         progress=progress if live else None,
     )

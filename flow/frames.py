@@ -21,16 +21,16 @@ def read_frames(
     *,
     max_side: int | None = None,
     start: int = 0,
-    stop: int | None = None,
+    end: int | None = None,
     every: int = 1,
 ) -> tuple[Tensor, list[str]]:
-    """Frames ``start:stop:every`` of a video.
+    """Frames ``start:end:every`` of a video.
 
     Args:
         source: a folder of .jpg or .png images (in natural order: 2 before 10), a video file that OpenCV can decode,
             or a sequence of image files, in this order.
         max_side: larger frames are reduced so that their longer side has this many pixels.
-        start, stop, every: which frames, as in slices of lists, but not negative.
+        start, end, every: which frames, as in slices of lists, but not negative.
 
     Returns:
         frames: (T,H,W,3) uint8 RGB.
@@ -39,9 +39,9 @@ def read_frames(
     Raises:
         FlowError: nothing there, an unreadable image or video, or images of unequal size.
     """
-    if start < 0 or every < 1 or (stop is not None and stop <= start):
-        raise FlowError(f"frames {start}:{stop}:{every} are none; choose 0 <= start < stop and every >= 1.")
-    chosen = slice(start, stop, every)
+    if start < 0 or every < 1 or (end is not None and end <= start):
+        raise FlowError(f"frames {start}:{end}:{every} are none; choose 0 <= start < end and every >= 1.")
+    chosen = slice(start, end, every)
     if isinstance(source, str | Path):
         path = Path(source)
         if path.is_dir():
@@ -61,7 +61,7 @@ def read_frames(
             (H0, W0, _), (H, W, _) = images[0].shape, images[-1].shape
             raise FlowError(f"frame {name} is {W}x{H} but frame {names[0]} is {W0}x{H0}; resize or remove one.")
     if not images:
-        raise FlowError(f"{source} has no frame in {start}:{stop}:{every}; choose an earlier start or another source.")
+        raise FlowError(f"{source} has no frame in {start}:{end}:{every}; choose an earlier start or another source.")
     return torch.from_numpy(np.stack(images)), names
 
 

@@ -48,7 +48,7 @@ def dispatch(argv: Sequence[str]) -> int:
     if name == "flow":  # a package of its own, with a command of its own
         from flow.cli import main as flow_main
 
-        return flow_main(rest)
+        return flow_main(rest, "som4d flow")
     if (name, *rest[:1]) == ("preprocess", "check"):
         name, *rest = rest
     module = importlib.import_module(f"som.commands.{name}")

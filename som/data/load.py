@@ -63,7 +63,7 @@ def open_sequence(
     max_side: int | None = None,
     multiple: int = 1,
     start: int = 0,
-    stop: int | None = None,
+    end: int | None = None,
     every: int = 1,
     moving: str | Path | None = None,
     cache_images: bool = False,
@@ -76,7 +76,7 @@ def open_sequence(
         kind: one of ``LAYOUTS``, or ``auto``: recognised by marker files.
         split: ``train`` or ``val``.
         size, max_side, multiple: at which size images are given out, see ``target_size``.
-        start, stop, every: which frames, as in slices of lists, but not negative.
+        start, end, every: which frames, as in slices of lists, but not negative.
         moving: folder with a png per frame, named as the frame: 255 = moves by itself. In place of the layout's own.
         cache_images: keeps images in memory once they were read.
         options: of the layout's reader.
@@ -86,16 +86,16 @@ def open_sequence(
         UserError: the layout is not recognised, or an option is unknown or out of range.
     """
     path = Path(path)
-    if start < 0 or every < 1 or (stop is not None and stop <= start):
-        raise UserError(f"frames {start}:{stop}:{every} are none; choose 0 <= start < stop and every >= 1.")
+    if start < 0 or every < 1 or (end is not None and end <= start):
+        raise UserError(f"frames {start}:{end}:{every} are none; choose 0 <= start < end and every >= 1.")
     if split not in SPLITS:
         raise UserError(f'split must be "train" or "val", got {split!r}.')
     layout = recognise(path) if kind == "auto" else layout_named(kind)
     sizing = dict(size=size, max_side=max_side, multiple=multiple)
-    chosen = slice(start, stop, every)
+    chosen = slice(start, end, every)
     if layout.name == "video":  # decoded once, so the range and the size have to be known before
-        layout.check_options(options, hidden=("start", "stop", *sizing))
-        options, chosen, sizing = {**options, **sizing, "start": start, "stop": stop}, slice(None, None, every), {}
+        layout.check_options(options, hidden=("start", "end", *sizing))
+        options, chosen, sizing = {**options, **sizing, "start": start, "end": end}, slice(None, None, every), {}
     else:
         layout.check_options(options)
     recording = open_recording(path, layout, **options)
@@ -103,7 +103,7 @@ def open_sequence(
     if not frames:
         raise UserError(f"{path}: has no frame of the split {split}.")
     if not frames[chosen]:
-        raise UserError(f"{path}: has {len(frames)} frames, none in {start}:{stop}; choose another range.")
+        raise UserError(f"{path}: has {len(frames)} frames, none in {start}:{end}; choose another range.")
     frames = frames[chosen]
     frames[0].read_image()
     for frame in frames:

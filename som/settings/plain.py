@@ -15,7 +15,12 @@ from som.errors import UserError
 from som.files import write_text
 
 T = TypeVar("T")
-RENAMED = {"data.stride": "data.every", "input.stop": "input.end", "out_dir": "output"}
+RENAMED = {
+    "data.stride": "data.every",
+    "input.stop": "input.end",
+    "out_dir": "output",
+    "training.density.stop": "training.density.end",
+}
 """Settings by the path that they had in files of earlier versions, and their path now."""
 
 

@@ -110,7 +110,7 @@ def refine(
     reports: dict[str, DensityReport] = {}
     if not config.enabled:
         return reports
-    if step % config.every == 0 and config.start <= progress < config.stop:
+    if step % config.every == 0 and config.start <= progress < config.end:
         culls = not any(at <= progress < at + config.cull_pause for at in config.reset_at)
         for part, gaussians in _parts(scene):
             background = part == "background"

@@ -59,7 +59,7 @@ class AdaptiveDensity:
     """Whether Gaussians are added and removed at all."""
     start: float = 0.1
     """Fraction of the run after which it starts."""
-    stop: float = 0.7
+    end: float = 0.7
     """Fraction of the run after which the set of Gaussians stays fixed."""
     every: int = 100
     """Steps between two rounds."""

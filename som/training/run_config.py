@@ -67,7 +67,7 @@ def check_training_run(run: TrainingRun) -> None:
     training, density = run.training, run.training.density
     fractions = {
         "training.density.start": density.start,
-        "training.density.stop": density.stop,
+        "training.density.end": density.end,
         "training.density.cull_opacity": density.cull_opacity,
         "training.density.reset_opacity": density.reset_opacity,
         "training.density.reset_at": max(density.reset_at, default=0.0),

@@ -33,6 +33,7 @@ def test_version(capsys):
         (["train", "data:custom", "--data.stride", "2"], "--data.stride: this option is called --data.every now."),
         (["val", "--out-dir", "x"], "--out-dir: this option is called --output now."),
         (["train", "--config", "nonsense", "data:demo"], "--config nonsense: no such preset or file"),
+        (["flow", "tracks", "clip", "--stop", "1"], "--stop: this option is called --end now."),
         (["val", "--threads", "-1"], "--threads: must be 0 or positive, got -1."),
     ],
 )

@@ -31,8 +31,8 @@ def test_a_folder_in_natural_order_in_rgb(folder):
 
 def test_start_stop_and_every(folder):
     assert read_frames(folder, start=1)[1] == ["img1", "img2", "img10"]
-    assert read_frames(folder, stop=3, every=2)[1] == ["img0", "img2"]
-    assert read_frames(str(folder), start=1, stop=99, every=2)[1] == ["img1", "img10"]
+    assert read_frames(folder, end=3, every=2)[1] == ["img0", "img2"]
+    assert read_frames(str(folder), start=1, end=99, every=2)[1] == ["img1", "img10"]
 
 
 def test_a_list_of_images_keeps_its_order(folder):
@@ -48,7 +48,7 @@ def test_a_video_file(tmp_path):
     for i in range(10):
         writer.write(np.full((48, 64, 3), (0, 0, 20 * i + 20), np.uint8))  # BGR: ever brighter red
     writer.release()
-    frames, names = read_frames(path, start=1, stop=8, every=3)
+    frames, names = read_frames(path, start=1, end=8, every=3)
     assert names == ["00001", "00004", "00007"] and frames.shape == (3, 48, 64, 3)
     red = frames[:, 24, 32]
     assert torch.allclose(red[:, 0].float(), torch.tensor([40.0, 100.0, 160.0]), atol=12)
@@ -87,7 +87,7 @@ def test_bad_sources_are_named(tmp_path, folder):
         (lambda: read_frames([]), "no frame"),
         (lambda: read_frames(folder / "img0.png"), "is one image"),
         (lambda: read_frames(folder, start=4), "no frame in 4:"),
-        (lambda: read_frames(folder, start=2, stop=2), "start < stop"),
+        (lambda: read_frames(folder, start=2, end=2), "start < end"),
         (lambda: read_frames(folder, every=0), "every >= 1"),
         (lambda: read_frames(folder, max_side=0), "max_side"),
     ):

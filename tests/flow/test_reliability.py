@@ -242,7 +242,7 @@ def test_on_rendered_video_what_is_kept_is_mostly_right():
     from flow.dis import DISEstimator
     from flow.frames import read_frames
 
-    frames, _ = read_frames(YARD / "train/images", start=12, stop=14)
+    frames, _ = read_frames(YARD / "train/images", start=12, end=14)
     flow = compute_video_flow(frames, DISEstimator(), strides=(1,))
     exact = np.load(YARD / "train/flow_fwd.npz")
     error = (flow.get(0, 1) - torch.from_numpy(exact["flow"][12])).norm(dim=-1)

@@ -20,7 +20,7 @@ class Controller:
 
 
 def controller(scene, **changes):
-    options = dict(start=0.0, stop=1.0, every=10)
+    options = dict(start=0.0, end=1.0, every=10)
     optimizers = make_optimizers(scene, LearningRates())
     for group in optimizers.values():  # give Adam moments that can be told apart
         for optimizer in group.values():
@@ -135,7 +135,7 @@ def test_reset_clamps_from_above_and_pauses_culling(scene):
 
 
 def test_nothing_outside_its_part_of_the_run(scene):
-    control = controller(scene, start=0.2, stop=0.5)
+    control = controller(scene, start=0.2, end=0.5)
     assert not control.step(10) and control.step(20) and control.step(40) and not control.step(50)
     assert not controller(scene, enabled=False).step(10)
 

@@ -24,7 +24,7 @@ def make(scene, dataset, work_dir, **changes):
         log_every=4,
         checkpoint_every=8,
         validations=2,
-        density=AdaptiveDensity(every=5, start=0.1, stop=0.9, gradient_threshold=2e-2),
+        density=AdaptiveDensity(every=5, start=0.1, end=0.9, gradient_threshold=2e-2),
     )
     config = TrainingConfig(**{**options, **changes})
     return Trainer(scene, dataset, config, work_dir, device=torch.device("cpu"), seed=5), config

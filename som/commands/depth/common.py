@@ -61,7 +61,7 @@ def _open(path: Path, options: InputOptions, sizing: dict) -> DepthSequence:
         path,
         kind,
         start=options.start,
-        stop=options.end,
+        end=options.end,
         every=options.every,
         moving=options.moving,
         **sizing,
@@ -79,7 +79,7 @@ def _intrinsics(path: Path, kind: str, options: InputOptions) -> np.ndarray:
     else:
         if not 0 < options.fov < 180:
             raise DepthError(f"--fov must lie between 0 and 180 degrees, got {options.fov}.")
-        frame = open_sequence(path, kind, start=options.start, stop=options.start + 1).recording.frames[0]
+        frame = open_sequence(path, kind, start=options.start, end=options.start + 1).recording.frames[0]
         height, width = frame.K_size or frame.size
         fx = fy = width / 2 / math.tan(math.radians(options.fov) / 2)
         cx, cy = width / 2, height / 2

@@ -28,7 +28,7 @@ def read(
     K: np.ndarray | None = None,
     fps: float | None = None,
     start: int = 0,
-    stop: int | None = None,
+    end: int | None = None,
     size: Size | None = None,
     max_side: int | None = None,
     multiple: int = 1,
@@ -39,7 +39,7 @@ def read(
         K: (3,3) or (T,3,3) for the video's frames as stored, pixel centres at +0.5.
         fps: frames per second that are wanted: of the file's, those nearest to a regular rhythm are taken; None
             takes all. Timestamps are the file's.
-        start, stop: range of the file's frames.
+        start, end: range of the file's frames.
         size, max_side, multiple: see ``target_size``; K still belongs to the stored size.
 
     Raises:
@@ -55,7 +55,7 @@ def read(
             raise UserError(f"{path}: the video does not say its frame rate; extract its frames.")
         if fps is not None and not 0 < fps <= own_fps * 1.001:
             raise UserError(f"{path}: fps must be above 0 and at most the video's {own_fps:g}, got {fps}.")
-        wanted = _Rhythm(start, stop, own_fps if fps is None else fps, own_fps)
+        wanted = _Rhythm(start, end, own_fps if fps is None else fps, own_fps)
         images = {}
         for index, image in _decode(path, capture, wanted):
             stored = image.shape[:2]
@@ -63,7 +63,7 @@ def read(
     finally:
         capture.release()
     if not images:
-        raise UserError(f"{path}: there is no frame in {start}:{stop}; choose another range.")
+        raise UserError(f"{path}: there is no frame in {start}:{end}; choose another range.")
     frames = []
     for index, image in images.items():
         record = FrameRecord(f"{index:05d}", partial(_same, image), f"{path}, frame {index}", image.shape[:2])
@@ -81,7 +81,7 @@ class _Rhythm:
     """Which frames of a video are wanted."""
 
     start: int
-    stop: int | None
+    end: int | None
     fps: float
     own_fps: float
 
@@ -93,7 +93,7 @@ class _Rhythm:
 
 def _decode(path: Path, capture: cv2.VideoCapture, wanted: _Rhythm) -> Iterator[tuple[int, np.ndarray]]:
     index = 0
-    while (wanted.stop is None or index < wanted.stop) and capture.grab():  # grab() decodes without converting
+    while (wanted.end is None or index < wanted.end) and capture.grab():  # grab() decodes without converting
         if wanted.includes(index):
             read, image = capture.retrieve()
             if not read:

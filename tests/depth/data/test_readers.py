@@ -156,7 +156,7 @@ def test_ranges_and_masks(make, tmp_path):
         mask = np.zeros((48, 80), np.uint8)
         mask[:, : 10 * i] = 255
         make.write(tmp_path / "people" / f"{i}.png", mask)
-    sequence = open_sequence(tmp_path, start=1, stop=6, every=2, fps=30, moving=tmp_path / "people")
+    sequence = open_sequence(tmp_path, start=1, end=6, every=2, fps=30, moving=tmp_path / "people")
     assert sequence.names == ["1", "3", "5"] and sequence.fps == 15
     assert sequence.timestamps.tolist() == pytest.approx([1 / 30, 3 / 30, 5 / 30])
     assert sequence.has_moving and sequence.moving(1).shape == (24, 40)
@@ -186,7 +186,7 @@ def test_options_and_layouts_are_checked(plain_folder):
     with pytest.raises(UserError, match="unknown layout 'spiral'"):
         open_sequence(plain_folder, "spiral")
     with pytest.raises(UserError, match="5:2"):
-        open_sequence(plain_folder, start=5, stop=2)
+        open_sequence(plain_folder, start=5, end=2)
 
 
 @pytest.fixture(scope="module")
@@ -203,7 +203,7 @@ def video(tmp_path_factory):
 
 def test_video_range_rate_and_size(video):
     K = np.array([[60.0, 0, 32], [0, 60, 24], [0, 0, 1]])
-    sequence = open_sequence(video, fps=4, start=10, stop=21, max_side=32, K=K)
+    sequence = open_sequence(video, fps=4, start=10, end=21, max_side=32, K=K)
     assert sequence.layout == "video" and sequence.size == (24, 32)
     # 4 of 10 frames a second: multiples of 2.5 frames after the tenth
     assert sequence.names == ["00010", "00012", "00015", "00018", "00020"]
