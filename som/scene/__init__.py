@@ -3,5 +3,6 @@
 from som.scene.dynamic_scene import DynamicScene, ForegroundPoses, SceneRender
 from som.scene.gaussians import Gaussians
 from som.scene.motion import MotionBases
+from som.scene.picture import Picture
 
-__all__ = ["DynamicScene", "ForegroundPoses", "Gaussians", "MotionBases", "SceneRender"]
+__all__ = ["DynamicScene", "ForegroundPoses", "Gaussians", "MotionBases", "Picture", "SceneRender"]

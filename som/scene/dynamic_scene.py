@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -9,10 +10,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from som.cameras import Camera
 from som.data.normalization import Normalization
+from som.errors import UserError
 from som.rendering import rasterize
 from som.scene.gaussians import Gaussians
 from som.scene.motion import MotionBases, matrix_to_quat_wxyz, quat_multiply_wxyz
+from som.scene.picture import PIXELS_AT_ONCE, VIEWS_AT_ONCE, Picture, requested_views
 
 PARTS = ("foreground", "background")
 
@@ -231,6 +235,72 @@ class DynamicScene(nn.Module):
             depth=depth.squeeze(-1),
             tracks=tracks,
             info=info,
+        )
+
+    def render(
+        self,
+        camera: Camera,
+        time: float | Tensor | Sequence[float],
+        *,
+        background_color: float | Tensor | Sequence[float] = 1.0,
+        track_times: Tensor | Sequence[float] | None = None,
+        parts: str | tuple[str, ...] = PARTS,
+    ) -> Picture:
+        """Pictures of the scene at any time from any camera, in world units; differentiable.
+
+        The leading dimensions of camera and time broadcast: one camera with many times, many cameras with one time, or
+        as many of both. Many views are drawn a few at once.
+
+        >>> picture = scene.render(camera, time=12.5)                       # one view: rgb (h, w, 3)
+        >>> film = scene.render(camera, time=torch.linspace(0, 9, 100))     # rgb (100, h, w, 3)
+
+        Args:
+            camera: one or many pinholes in world coordinates, on any device.
+            time: in frames, from 0 to ``num_times - 1``; between two frames the motion is interpolated.
+            background_color: what shows through where alpha < 1: grey or (..., 3) RGB in [0, 1].
+            track_times: N times, the same for all views or (..., N), at which to give the positions of what is seen.
+            parts: what to draw: ``foreground`` (what moves), ``background`` or both.
+
+        Raises:
+            UserError: a time outside of the scene's, shapes that do not fit each other, a distorted camera, too large a
+                picture, or no such part.
+        """
+        parts = (parts,) if isinstance(parts, str) else tuple(parts)
+        present = [part for part in PARTS if getattr(self, part) is not None]
+        if not set(parts) <= set(PARTS) or not set(parts) & set(present):
+            raise UserError(f"`parts` must be of {', '.join(present)}, which this scene has; got {', '.join(parts)}.")
+        views = requested_views(self, camera, time, track_times, background_color)
+        at_once = max(1, min(VIEWS_AT_ONCE, PIXELS_AT_ONCE // (camera.width * camera.height)))
+        renders = []
+        for start in range(0, len(views.times), at_once):
+            some = slice(start, start + at_once)
+            render = self.rasterize_views(
+                self.normalization.w2cs_to_scene(views.camera.w2c[some]).float(),
+                views.camera.K[some].float(),
+                views.times[some],
+                camera.width,
+                camera.height,
+                background_color=views.background_color[some],
+                track_times=None if views.track_times is None else views.track_times[some],
+                parts=parts,
+            )
+            renders.append(render)
+        return self._picture(renders, views.batch)
+
+    def _picture(self, renders: list[SceneRender], batch: tuple[int, ...]) -> Picture:
+        """The renders one after the other, in world units and with leading dimensions ``batch``."""
+
+        def joined(maps: list[Tensor]) -> Tensor:
+            whole = torch.cat(maps) if len(maps) > 1 else maps[0]
+            return whole.reshape(*batch, *whole.shape[1:])
+
+        tracks = [render.tracks for render in renders if render.tracks is not None]
+        return Picture(
+            rgb=joined([render.rgb for render in renders]),
+            alpha=joined([render.alpha for render in renders]),
+            depth=joined([render.depth for render in renders]) * self.normalization.scale,
+            foreground=joined([render.foreground for render in renders]),
+            tracks=self.normalization.points_to_world(joined(tracks)) if tracks else None,
         )
 
     def state(self) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from som import losses
 from som.cameras.geometry import invert_se3, project_from_world, sample_image
+from som.errors import UserError
 from som.scene import DynamicScene, ForegroundPoses, SceneRender
 from som.training import depth_order
 from som.training.batch import Batch
@@ -151,7 +152,9 @@ def rigidity(context: StepContext) -> Tensor:
     return losses.as_rigid_as_possible(x[0], R[0], x[1], R[1], neighbors, closeness)
 
 
-TERMS: dict[str, Callable[[StepContext], Tensor]] = {
+Term = Callable[[StepContext], Tensor]
+"""One term of the objective: a scalar."""
+TERMS: dict[str, Term] = {
     "rgb": rgb,
     "alpha": alpha,
     "mask": mask,
@@ -179,11 +182,23 @@ class Objective:
         num_times: T of the data set.
         has_background: whether everything outside the foreground is static scene (else it is nothing).
         order: settings of the depth terms by order and correlation.
+        extra: further terms by name, added with weight 1.
+
+    Raises:
+        UserError: a further term has the name of a built-in one.
     """
 
     def __init__(
-        self, weights: LossWeights, num_times: int, has_background: bool, order: DepthOrderConfig | None = None
+        self,
+        weights: LossWeights,
+        num_times: int,
+        has_background: bool,
+        order: DepthOrderConfig | None = None,
+        extra: Mapping[str, Term] | None = None,
     ):
+        self.extra = dict(extra or {})
+        if taken := {*TERMS, "loss", "psnr", "discordance"} & set(self.extra):
+            raise UserError(f"`extra_losses`: {', '.join(sorted(taken))} is a name of training's own; choose another.")
         self.weights = {f.name: float(getattr(weights, f.name)) for f in fields(weights)}
         self.order = order or DepthOrderConfig()
         self.active = [name for name, weight in self.weights.items() if weight != 0]
@@ -202,6 +217,9 @@ class Objective:
         usable = [n for n in self.active if n not in factors or (batch.depths is not None and factors[n] > 0)]
         values = {name: TERMS[name](context) for name in usable}
         weighted = [self.weights[name] * factors.get(name, 1.0) * value for name, value in values.items()]
+        further = {name: term(context) for name, term in self.extra.items()}
+        values |= further
+        weighted += further.values()
         values["loss"] = torch.stack([context.render.rgb.new_zeros(()), *weighted]).sum()
         if batch.depth_order.pairs is not None:
             values["discordance"] = depth_order.discordance(context)

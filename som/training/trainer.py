@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,7 @@ from som.training.batch import BatchSampler
 from som.training.config import TrainingConfig
 from som.training.density import Strategy
 from som.training.depth_order import TERM_NAMES, DepthOrderSampler
-from som.training.objective import Objective
+from som.training.objective import Objective, Term
 from som.training.optimizers import apply_schedule, load_optimizers_state, make_optimizers, optimizers_state
 from som.training.validation import quick_scores
 
@@ -73,7 +73,11 @@ class Trainer:
         run_config: stored in every checkpoint.
         links: pixel pairs that optical flow links between training views, by index; without them the term
             order_across_frames rests.
+<<<<<<< HEAD
         strategy: how Gaussians multiply and disappear; None takes ``config.density``.
+=======
+        extra_losses: further terms of the objective, see :class:`Objective`.
+>>>>>>> 46abb08 (Render in world units at any time; a public interface that is imported when it is used)
     """
 
     def __init__(
@@ -88,6 +92,7 @@ class Trainer:
         run_config: dict | None = None,
         links: PairSampler | None = None,
         strategy: Strategy | None = None,
+        extra_losses: Mapping[str, Term] | None = None,
     ):
         self.config, self.work_dir, self.device, self.seed = config, Path(work_dir), device, seed
         self.run_config = run_config or {}
@@ -99,7 +104,9 @@ class Trainer:
         self.optimizers = make_optimizers(self.scene, config.learning_rates)
         self.strategy: Strategy = strategy or config.density
         self.density = self.strategy.initialize_state(self.scene)
-        self.objective = Objective(config.losses, dataset.num_times, dataset.has_background, config.depth_order)
+        self.objective = Objective(
+            config.losses, dataset.num_times, dataset.has_background, config.depth_order, extra_losses
+        )
         self.sampler = BatchSampler(
             self.dataset,
             config.batch_size,
