@@ -123,7 +123,7 @@ def train_and_score(first, dataset, truth, pairs, row: str, seed: int, arguments
 
     from som.data.config import DemoData
     from som.evaluation.config import EvaluationConfig
-    from som.evaluation.evaluate import evaluate_scene
+    from som.evaluation.evaluate import evaluate
     from som.settings.plain import merge, read_settings
     from som.training.config import TrainingConfig
     from som.training.density import AdaptiveDensity
@@ -148,7 +148,7 @@ def train_and_score(first, dataset, truth, pairs, row: str, seed: int, arguments
         trainer = Trainer(scene, dataset, run.training, Path(work_dir), **options)
         while trainer.step < trainer.total_steps:
             trainer.train_step()
-    scores = evaluate_scene(scene, truth, config=EvaluationConfig(lpips="off", save_images=False)).summary
+    scores = evaluate(scene, truth, config=EvaluationConfig(lpips="off", save_images=False)).summary
     scores["discordance"] = scores["depth_discordance"]
     scores["flicker"] = depth_flicker(scene, truth)
     scores["floaters"] = floater_share(scene, truth.val)

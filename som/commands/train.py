@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 from som.runs.device import set_up_process
 from som.runs.interruption import Interrupted, stop_signals
 from som.settings.command_line import Command, option_value
-from som.settings.presets import load_preset
-from som.training.run_config import TrainingRun
+from som.training.run_config import TrainingRun, with_presets
 
 if TYPE_CHECKING:
     from som.training.trainer import StepReport
@@ -18,18 +17,12 @@ if TYPE_CHECKING:
 
 def preset(argv: Sequence[str]) -> TrainingRun:
     """The settings of the presets that the command line names; without a data set, which no preset can name."""
-    names = (option_value(argv, "--config") or "auto").split(",")
-    if "auto" in names and "--help-all" not in argv:
-        device = option_value(argv, "--device") or "auto"
-        names[names.index("auto")] = "quality" if _has_cuda(device) else "cpu"
     import tyro
 
-    default = TrainingRun(data=tyro.MISSING)
-    for name in names:
-        if name != "auto":
-            default = load_preset(default, name)
-    default.config = ",".join(names)
-    return default
+    names, auto = option_value(argv, "--config") or "auto", None
+    if "auto" in names.split(",") and "--help-all" not in argv:
+        auto = "quality" if _has_cuda(option_value(argv, "--device") or "auto") else "cpu"
+    return with_presets(TrainingRun(data=tyro.MISSING), names, auto)
 
 
 def _has_cuda(device: str) -> bool:

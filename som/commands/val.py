@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from som.errors import UserError
 from som.evaluation.config import EvaluationConfig
 from som.runs.device import choose_device, set_up_process
 from som.runs.work_dir import find_checkpoint
@@ -34,14 +33,14 @@ class ValidationRun:
     """What is scored and written."""
 
 
-def evaluate(run: ValidationRun) -> int:
+def validate(run: ValidationRun) -> int:
     """Scores a checkpoint and prints the table; returns the exit code.
 
     Raises:
         UserError: the work dir, the checkpoint, the data set or an option is wrong.
     """
     from som.data.load import load_dataset  # torch and its kin, only after parsing
-    from som.evaluation.evaluate import evaluate_scene
+    from som.evaluation.evaluate import evaluate
     from som.evaluation.report import print_report
     from som.evaluation.videos import render_videos
     from som.runs.progress import ProgressLine
@@ -52,15 +51,12 @@ def evaluate(run: ValidationRun) -> int:
     checkpoint = load_checkpoint(find_checkpoint(run.work_dir, run.model))
     data = run.data if run.data is not None else recorded_run(run.work_dir).data
     dataset = load_dataset(data)
-    if dataset.num_times != checkpoint.scene.num_times:
-        raise UserError(
-            f"`model` {run.model}: the scene has {checkpoint.scene.num_times} times but data set {dataset.name} has "
-            f"{dataset.num_times}; score a scene against the data set (and frame range) it was trained on."
-        )
     output = run.output or run.work_dir / "val" / f"step_{checkpoint.step:06d}"
     scene = checkpoint.scene.to(device).eval()
     with ProgressLine() as progress:
-        report = evaluate_scene(scene, dataset, device, output, run.evaluation, progress, checkpoint.step)
+        report = evaluate(
+            scene, dataset, output=output, config=run.evaluation, step=checkpoint.step, progress=progress
+        )
         videos = render_videos(scene, dataset, output, run.evaluation, progress)
     print_report(report)
     print(f"images and numbers: {output}")
@@ -84,5 +80,5 @@ COMMAND = Command(
         "evaluation.videos.kinds",
         "evaluation.videos.path",
     ),
-    evaluate,
+    validate,
 )

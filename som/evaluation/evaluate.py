@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Bool
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from flow.progress import Progress
 from som.data.dataset import VideoDataset, Views
+from som.errors import UserError
 from som.evaluation.config import EvaluationConfig
 from som.evaluation.metrics import (
     LPIPS,
@@ -53,14 +55,16 @@ REGION_WORDS = {
 
 
 @torch.no_grad()
-def evaluate_scene(
+def evaluate(
     scene: DynamicScene,
     dataset: VideoDataset,
-    device: torch.device | str | None = None,
-    out_dir: Path | None = None,
+    *,
+    output: str | Path | None = None,
     config: EvaluationConfig | None = None,
-    progress: Progress | None = None,
+    device: torch.device | str | None = None,
     step: int | None = None,
+    progress: Progress | None = None,
+    **options: Any,
 ) -> EvaluationReport:
     """Scores the held-out views, or the training views where there are none (the report says which).
 
@@ -68,14 +72,25 @@ def evaluate_scene(
     count. Cameras and depths go through the scene's normalisation, so all lengths are in world units.
 
     Args:
-        dataset: in world units.
+        dataset: in world units; the one that the scene was trained on, or one of the same frames.
+        output: folder that receives ``metrics.json``, ``per_frame.csv`` and, if asked for, ``renders/``,
+            ``ground_truth/`` and ``side_by_side/``; None writes nothing.
+        config: settings; None takes the defaults.
         device: where to render; by default where the scene is. The scene is moved there.
-        out_dir: receives ``metrics.json``, ``per_frame.csv`` and, if asked for, ``renders/``, ``ground_truth/`` and
-            ``side_by_side/``; None writes nothing.
-        progress: called with what is being done and the share of it that is done.
         step: training step, for the report.
+        progress: called with what is being done and the share of it that is done.
+        options: fields of ``EvaluationConfig``, such as ``max_views=4``, in place of those of ``config``.
+
+    Raises:
+        UserError: the data set has another number of frames than the scene.
     """
-    config = config or EvaluationConfig()
+    if dataset.num_times != scene.num_times:
+        raise UserError(
+            f"{dataset.name}: has {dataset.num_times} frames but the scene {scene.num_times}; score a scene against "
+            "the data set (and frame range) it was trained on."
+        )
+    config = replace(config or EvaluationConfig(), **options)
+    out_dir = None if output is None else Path(output)
     if device is not None:
         scene = scene.to(device)
     split, views = "train", dataset.train
@@ -109,8 +124,8 @@ def evaluate_scene(
         step=step,
     )
     if out_dir is not None:
-        write_json(report, Path(out_dir) / "metrics.json")
-        write_csv(report, Path(out_dir) / "per_frame.csv")
+        write_json(report, out_dir / "metrics.json")
+        write_csv(report, out_dir / "per_frame.csv")
     return report
 
 
@@ -125,7 +140,7 @@ def _score_views(
 ) -> list[dict]:
     """One row of values per view; writes the images on the way."""
     rows = []
-    panels = ViewPanels(Path(out_dir), scene, views, config) if out_dir is not None and config.save_images else None
+    panels = ViewPanels(out_dir, scene, views, config) if out_dir is not None and config.save_images else None
     for start in range(0, len(views), config.batch_size):
         part = views.select(list(range(start, min(start + config.batch_size, len(views)))))
         render = render_views(scene, part, config)

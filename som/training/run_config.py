@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,6 +13,7 @@ from som.data.config import CustomData, DavisData, DemoData, IphoneData
 from som.errors import UserError
 from som.initialization.config import InitializationConfig
 from som.settings.plain import check_same_settings, merge, read_settings
+from som.settings.presets import load_preset
 from som.training.config import TrainingConfig
 
 Data = (
@@ -56,6 +57,23 @@ class TrainingRun:
 
 WHERE_NOT_WHAT = ("work_dir", "config", "device", "threads", "overwrite")
 """Settings that do not change what a run computes; a resumed run may change them."""
+
+
+def with_presets(run: TrainingRun, names: str, auto: str | None) -> TrainingRun:
+    """``run`` changed by presets, one after the other.
+
+    Args:
+        names: in configs/, or YAML files, separated by commas.
+        auto: what the name ``auto`` stands for: ``quality`` with an NVIDIA GPU, ``cpu`` without; None for nothing.
+
+    Raises:
+        UserError: no such preset or file, or an entry that does not fit.
+    """
+    chosen = [auto or name if name == "auto" else name for name in names.split(",")]
+    for name in chosen:
+        if name != "auto":
+            run = load_preset(run, name)
+    return replace(run, config=",".join(chosen))
 
 
 def check_training_run(run: TrainingRun) -> None:

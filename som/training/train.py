@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -29,8 +30,9 @@ from som.scene.checkpoint import Checkpoint, load_checkpoint
 from som.settings.plain import to_plain
 from som.training.config import TrainingConfig
 from som.training.density import Strategy
-from som.training.run_config import TrainingRun, check_same_run, check_training_run, recorded_run
-from som.training.trainer import Callback, Trainer, total_steps
+from som.training.objective import Term
+from som.training.run_config import TrainingRun, check_same_run, check_training_run, recorded_run, with_presets
+from som.training.trainer import Callback, StepReport, Trainer, total_steps
 
 logger = logging.getLogger(__name__)
 
@@ -40,12 +42,14 @@ class TrainingResult:
     """A finished run."""
 
     scene: DynamicScene
-    """On the device of the training."""
+    """On the device of the training; its parameters want no gradients."""
     work_dir: Path
     step: int
     """Optimisation steps done, all in all."""
     started_at: int
     """The step after which this call went on: 0 in a new run, ``step`` where there was nothing left to do."""
+    values: dict[str, float]
+    """Of the last ``StepReport``: every term of the objective, ``loss`` and ``psnr``; empty if no step was left."""
 
     @property
     def checkpoint(self) -> Path:
@@ -61,10 +65,12 @@ def train(
     config: TrainingConfig | None = None,
     initialization: InitializationConfig | None = None,
     flow: FlowConfig | None = None,
+    preset: str = "auto",
     depth_alignment: Literal["auto", "no", "scale", "scale_shift", "monotone"] = "auto",
     device: Literal["auto", "cpu", "cuda"] = "auto",
     seed: int = 0,
     overwrite: bool = False,
+    extra_losses: Mapping[str, Term] | None = None,
     callback: Callback | None = None,
     stop: Stop | None = None,
     strategy: Strategy | None = None,
@@ -78,11 +84,15 @@ def train(
         dataset: in world units, as ``load_dataset`` gives it.
         work_dir: gets config.yaml, checkpoints/, logs/ and metrics.jsonl.
         steps: optimisation steps; ``config.steps`` where None.
-        config, initialization, flow: settings; None takes the defaults.
+        config, initialization, flow: settings; None takes those of the preset.
+        preset: names in configs/ or YAML files, separated by commas; ``auto`` is ``quality`` with an NVIDIA GPU and
+            ``cpu`` without.
         depth_alignment: see ``TrainingRun.align_depth``.
         device: where to compute.
         seed: of every random choice.
         overwrite: begin anew although the work dir holds a run.
+        extra_losses: further terms of the objective by name: functions of a ``som.training.objective.StepContext`` that
+            give a scalar, which is added to the loss and reported under this name. The work dir does not record them.
         callback: called with a ``StepReport`` every ``config.log_every`` steps and after the last.
         stop: asked after every step; a number other than 0 saves and ends the run.
         strategy: how Gaussians multiply and disappear, instead of ``config.density``.
@@ -92,20 +102,22 @@ def train(
         NonFiniteLossError: the optimisation failed; the last checkpoint is from before that.
         Interrupted: ``stop`` said so; the state was saved first, and the same call goes on from there.
     """
-    config = config or TrainingConfig()
-    run = TrainingRun(
-        data=dataset.options or CustomData(seq_name=dataset.name),
+    run = TrainingRun(dataset.options or CustomData(seq_name=dataset.name))
+    run = with_presets(run, preset, "quality" if choose_device(device).type == "cuda" else "cpu")
+    config = config or run.training
+    run = replace(
+        run,
         work_dir=Path(work_dir),
         device=device,
         seed=seed,
         overwrite=overwrite,
         align_depth=depth_alignment,
-        flow=flow or FlowConfig(),
-        initialization=initialization or InitializationConfig(),
+        flow=flow or run.flow,
+        initialization=initialization or run.initialization,
         training=config if steps is None else replace(config, steps=steps),
     )
     check_training_run(run)
-    return _train(run, dataset, _is_resumed(run), callback, stop, strategy)
+    return _train(run, dataset, _is_resumed(run), callback, stop, strategy, extra_losses)
 
 
 def train_from_run(run: TrainingRun, callback: Callback | None = None, stop: Stop | None = None) -> TrainingResult:
@@ -142,6 +154,7 @@ def _train(
     callback: Callback | None,
     stop: Stop | None,
     strategy: Strategy | None = None,
+    extra_losses: Mapping[str, Term] | None = None,
 ) -> TrainingResult:
     device = choose_device(run.device)
     checkpoint = load_checkpoint(checkpoint_path(run.work_dir)) if resumed else None
@@ -152,11 +165,25 @@ def _train(
     if checkpoint is None:  # not before the data set is known to be good: overwriting must not cost a run for a typo
         begin_work_dir(run.work_dir, run, run.overwrite)
     elif checkpoint.step >= total_steps(run.training, len(dataset.train)):
-        return TrainingResult(checkpoint.scene.to(device), run.work_dir, checkpoint.step, checkpoint.step)
-    trainer = _make_trainer(run, dataset, checkpoint, device, strategy)
+        return _result(checkpoint.scene.to(device), run, checkpoint.step, checkpoint.step, {})
+    trainer = _make_trainer(run, dataset, checkpoint, device, strategy, extra_losses)
     started_at = trainer.step
-    trainer.train(callback, stop)
-    return TrainingResult(trainer.scene, run.work_dir, trainer.step, started_at)
+    values: dict[str, float] = {}
+
+    def report(state: StepReport) -> None:
+        values.clear()
+        values.update(state.values)
+        if callback is not None:
+            callback(state)
+
+    trainer.train(report, stop)
+    return _result(trainer.scene, run, trainer.step, started_at, values)
+
+
+def _result(
+    scene: DynamicScene, run: TrainingRun, step: int, started_at: int, values: dict[str, float]
+) -> TrainingResult:
+    return TrainingResult(scene.eval().requires_grad_(False), run.work_dir, step, started_at, values)
 
 
 class _LazyFlow:
@@ -215,6 +242,7 @@ def _make_trainer(
     checkpoint: Checkpoint | None,
     device: torch.device,
     strategy: Strategy | None,
+    extra_losses: Mapping[str, Term] | None,
 ) -> Trainer:
     """The trainer at the beginning of the run, or where the checkpoint was written."""
     flow = _LazyFlow(run, dataset, device)
@@ -228,6 +256,7 @@ def _make_trainer(
         "run_config": to_plain(run),
         "links": links,
         "strategy": strategy,
+        "extra_losses": extra_losses,
     }
     if checkpoint is not None:
         logger.info("resuming %s after step %d", run.work_dir, checkpoint.step)

@@ -73,11 +73,8 @@ class Trainer:
         run_config: stored in every checkpoint.
         links: pixel pairs that optical flow links between training views, by index; without them the term
             order_across_frames rests.
-<<<<<<< HEAD
         strategy: how Gaussians multiply and disappear; None takes ``config.density``.
-=======
         extra_losses: further terms of the objective, see :class:`Objective`.
->>>>>>> 46abb08 (Render in world units at any time; a public interface that is imported when it is used)
     """
 
     def __init__(

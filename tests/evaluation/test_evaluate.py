@@ -8,7 +8,7 @@ import torch
 
 from som.data.dataset import GroundTruthTracks, VideoDataset
 from som.evaluation.config import EvaluationConfig
-from som.evaluation.evaluate import evaluate_scene, nan_mean_by_key
+from som.evaluation.evaluate import evaluate, nan_mean_by_key
 from som.evaluation.tracks import evenly_spread, sample_positions
 from som.scene import DynamicScene
 
@@ -17,7 +17,7 @@ CONFIG = EvaluationConfig(lpips="off", batch_size=2, order_pairs=2000)
 
 
 def test_own_renders_score_perfectly(scene, dataset, tmp_path):
-    report = evaluate_scene(scene, dataset, "cpu", tmp_path, CONFIG, step=7)
+    report = evaluate(scene, dataset, output=tmp_path, config=CONFIG, device="cpu", step=7)
     values = report.summary
     assert report.split == "val" and report.num_views == TIMES
     assert values["psnr"] > 50 and values["psnr_foreground"] > 50 and values["ssim"] > 0.999
@@ -37,7 +37,7 @@ def test_own_renders_score_perfectly(scene, dataset, tmp_path):
 def test_training_views_when_nothing_is_held_out(scene, dataset):
     calls = []
     config = replace(CONFIG, max_views=3)
-    report = evaluate_scene(
+    report = evaluate(
         scene, replace(dataset, val=None), config=config, progress=lambda *call: calls.append(call)
     )
     assert report.split == "train" and report.num_views == 3 and report.num_views_available == TIMES
@@ -51,7 +51,7 @@ def test_invalid_pixels_are_left_out(scene, dataset):
     valid[:, :, :10] = False
     ruined = replace(val, images=torch.where(valid[..., None], val.images, 0), valid=valid, covisible=valid)
     ruined.depths[:, :, :10] = 99.0
-    values = evaluate_scene(scene, replace(dataset, val=ruined), config=CONFIG).summary
+    values = evaluate(scene, replace(dataset, val=ruined), config=CONFIG).summary
     assert values["psnr"] > 50 and values["psnr_covisible"] > 50 and values["ssim_covisible"] > 0.999
     assert values["ssim_covisible_dycheck"] > 0.999
     assert values["depth_abs_rel"] < 1e-5
@@ -59,12 +59,12 @@ def test_invalid_pixels_are_left_out(scene, dataset):
 
 def test_nothing_valid_is_undefined_not_zero(scene, dataset):
     val = replace(dataset.val, valid=torch.zeros_like(dataset.val.valid))
-    values = evaluate_scene(scene, replace(dataset, val=val), config=CONFIG).summary
+    values = evaluate(scene, replace(dataset, val=val), config=CONFIG).summary
     assert all(math.isnan(v) for v in values.values())
 
 
 def test_relative_depth_has_order_only(scene, dataset):
-    report = evaluate_scene(scene, replace(dataset, depth_kind="relative"), config=CONFIG)
+    report = evaluate(scene, replace(dataset, depth_kind="relative"), config=CONFIG)
     assert "depth_abs_rel" not in report.summary and "depth errors" in report.unavailable
     assert report.summary["depth_discordance"] == 0.0
 
@@ -72,13 +72,13 @@ def test_relative_depth_has_order_only(scene, dataset):
 def test_scene_without_background(scene, dataset, render_views):
     alone = DynamicScene(scene.foreground, scene.motion_bases, None, scene.normalization)
     data = VideoDataset("fg", TIMES, render_views(alone, dataset.train.w2cs, "a"), has_background=False)
-    values = evaluate_scene(alone, data, config=CONFIG).summary
+    values = evaluate(alone, data, config=CONFIG).summary
     assert values["psnr"] > 50 and "psnr_background" not in values
 
 
 def test_tracks_follow_the_ball(make_ball):
     scene, dataset = make_ball()
-    values = evaluate_scene(scene, dataset, config=replace(CONFIG, track_chunk=2)).summary
+    values = evaluate(scene, dataset, config=replace(CONFIG, track_chunk=2)).summary
     assert values["tracks_3d_epe"] < 1e-3 and values["tracks_3d_within_0.05"] == 1.0
     assert values["tracks_3d_epe_occluded"] < 1e-3
     assert values["tracks_2d_pck"] == 1.0 and values["tracks_2d_delta_avg"] == 1.0
@@ -87,7 +87,7 @@ def test_tracks_follow_the_ball(make_ball):
 
 def test_track_errors_are_in_world_units(make_ball):
     scene, dataset = make_ball(offset_world=(0.0, 0.07, 0.0))
-    values = evaluate_scene(scene, dataset, config=CONFIG).summary
+    values = evaluate(scene, dataset, config=CONFIG).summary
     assert values["tracks_3d_epe"] == pytest.approx(0.07, abs=1e-3)
     assert values["tracks_3d_within_0.05"] == 0.0 and values["tracks_3d_within_0.1"] == 1.0
 
@@ -96,7 +96,7 @@ def test_occluded_points_get_no_credit_for_free(make_ball):
     """Without the wall the scene still says the ball is seen where it is truly hidden: that has to cost."""
     scene, dataset = make_ball()
     no_wall = DynamicScene(scene.foreground, scene.motion_bases, None, scene.normalization)
-    values = evaluate_scene(no_wall, dataset, config=CONFIG).summary
+    values = evaluate(no_wall, dataset, config=CONFIG).summary
     assert values["tracks_2d_pck"] == 1.0
     assert values["tracks_2d_oa"] == pytest.approx(2 / 4)  # times 0 and 2 right, 3 and 4 wrong
     assert values["tracks_2d_aj"] == pytest.approx(2 / (2 + 2))
@@ -107,7 +107,7 @@ def test_moving_points_are_also_scored_apart(make_ball):
     truth = dataset.ground_truth_tracks
     doubled = {k: torch.cat([v, v]) for k, v in vars(truth).items()} | {"moving": torch.tensor([True, False])}
     doubled["xyz"] = doubled["xyz"] + torch.tensor([0.0, 0.5])[:, None, None]
-    report = evaluate_scene(
+    report = evaluate(
         scene, replace(dataset, ground_truth_tracks=GroundTruthTracks(**doubled)), config=CONFIG
     )
     assert report.summary["tracks_3d_epe_moving"] < 1e-3
