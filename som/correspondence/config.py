@@ -13,7 +13,7 @@ class FlowConfig:
     kept in <work-dir>/flow."""
 
     source: Literal["auto", "dataset", "compute"] = "auto"
-    """``dataset``: what run_preprocess.py left in the data set's flow/ folder; ``compute``: computed anew by the
+    """``dataset``: what ``som4d preprocess`` left in the data set's flow/ folder; ``compute``: computed anew by the
     settings below; ``auto``: the data set's where it has any and no ``weights`` are given."""
     estimator: Literal["auto", "dis", "raft-large", "raft-small"] = "auto"
     """``auto``: the RAFT model that ``weights`` holds, or OpenCV's DIS, which needs no weights."""

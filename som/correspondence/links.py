@@ -46,7 +46,7 @@ def training_flow(
     """
     views = dataset.train
     if config.source == "dataset" and dataset.flow is None:
-        raise UserError("--flow.source dataset: the data set has no flow/flow.json; run_preprocess.py makes it.")
+        raise UserError("`flow.source` dataset: the data set has no flow/flow.json; `som4d preprocess` makes it.")
     try:
         wanted = config.source == "dataset" or (config.source == "auto" and config.weights is None)
         if dataset.flow is not None and wanted:

@@ -41,7 +41,7 @@ class SequenceData(DataOptions):
     """What every data set on disk accepts."""
 
     seq_name: str = ""
-    """Name of the sequence; may be left out where --data.root-dir already names its folder."""
+    """Name of the sequence; may be left out where ``root_dir`` already names its folder."""
     root_dir: Path | None = None
     """Folder of the data set; by default data/<seq-name>."""
     start: int = 0

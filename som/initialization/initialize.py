@@ -38,7 +38,7 @@ def find_normalization(
     if len(everywhere) == 0:
         raise UserError(
             f"{dataset.name}: no valid pixel of the training views has a known depth (> 0): no scene can be started. "
-            "Check the depth files, or make them with run_preprocess.py."
+            "Check the depth files, or make them with `som4d preprocess`."
         )
     whole = Normalization.from_points(everywhere)
     moving = tracks.points[tracks.observed]
@@ -81,7 +81,7 @@ def initialize_scene(
     if dataset.train.depths is None:
         raise UserError(
             f"{dataset.name}: the training views have no depth: no scene can be started. "
-            "Make it with run_preprocess.py."
+            "Make it with `som4d preprocess`."
         )
     if dataset.train.foreground is None and not dataset.has_background:
         dataset = replace(dataset, train=replace(dataset.train, foreground=torch.ones_like(dataset.train.valid)))

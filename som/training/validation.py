@@ -1,4 +1,4 @@
-"""A quick look at the held-out views while training; run_val.py does the full scoring."""
+"""A quick look at the held-out views while training; ``som4d val`` does the full scoring."""
 
 from __future__ import annotations
 

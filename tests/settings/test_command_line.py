@@ -112,6 +112,7 @@ def test_help_shows_the_common_options(capsys):
         ("use `som4d train`", "use `som4d train`"),
         ("`network.bins` or `bins`", "--training.network.bins or --training.network.bins"),
         ("`is_train`", "`is_train`"),
+        ("`width`", "--training.width"),
     ],
 )
 def test_settings_in_messages_become_options(text, shown):
@@ -119,6 +120,8 @@ def test_settings_in_messages_become_options(text, shown):
         "data.max_side": "--data.max-side",
         "max_side": "--max-side",
         "training.network.bins": "--training.network.bins",
+        "training.network.width": "--training.network.width",
+        "training.width": "--training.width",
         "a.is_train": "--a.is-train",
         "b.is_train": "--b.is-train",
     }

@@ -188,26 +188,26 @@ def check_training(config: DepthTrainingConfig, num_processes: int = 1) -> None:
     for name in ("width", "height"):
         value = getattr(config, name)
         if value < 32 or value % 32:
-            raise DepthError(f"{name} must be a positive multiple of 32, got {value}.")
+            raise DepthError(f"`{name}` must be a positive multiple of 32, got {value}.")
     for name in ("batch_size", "steps", "num_sources", "source_offset", "log_every", "checkpoint_every"):
         if getattr(config, name) < 1:
-            raise DepthError(f"{name} must be at least 1, got {getattr(config, name)}.")
+            raise DepthError(f"`{name}` must be at least 1, got {getattr(config, name)}.")
     for name, value in vars(config.weights).items():
         if not 0 <= value < math.inf:
-            raise DepthError(f"weights.{name} must be 0 or positive, got {value}.")
+            raise DepthError(f"`weights.{name}` must be 0 or positive, got {value}.")
     if not any(vars(config.weights).values()):
         raise DepthError("all weights of the objective are 0; there is nothing to train.")
     if not 0 <= config.warmup < 1 or config.learning_rate <= 0 or config.max_gradient <= 0:
-        raise DepthError("warmup must lie in [0, 1), learning_rate and max_gradient must be positive.")
+        raise DepthError("`warmup` must lie in [0, 1), `learning_rate` and `max_gradient` must be positive.")
     if not 1 <= config.network.num_scales <= 4:
-        raise DepthError(f"network.num_scales must be 1 to 4, got {config.network.num_scales}.")
+        raise DepthError(f"`network.num_scales` must be 1 to 4, got {config.network.num_scales}.")
     _check_multiview(config)
     if config.supervision == "head" and config.weights.supervised and config.network.head not in ("ddv", "dorn"):
-        raise DepthError("supervision head needs network.head ddv or dorn, which predict a distribution.")
+        raise DepthError("`supervision` head needs `network.head` ddv or dorn, which predict a distribution.")
     micro = micro_batch(config, num_processes)
     if config.batch_size % (micro * num_processes):
         raise DepthError(
-            f"batch_size {config.batch_size} must be a multiple of micro_batch {micro} x {num_processes} processes."
+            f"`batch_size` {config.batch_size} must be a multiple of `micro_batch` {micro} x {num_processes} processes."
         )
 
 
@@ -215,19 +215,22 @@ def _check_multiview(config: DepthTrainingConfig) -> None:
     """Refuses what ``mvdepthnet`` cannot do."""
     options, weights = config.network, config.weights
     if config.augmentation.rescale < 1:
-        raise DepthError(f"augmentation.rescale must be at least 1, got {config.augmentation.rescale}.")
+        raise DepthError(f"`augmentation.rescale` must be at least 1, got {config.augmentation.rescale}.")
     if options.name != "mvdepthnet":
         return
     if not 0 < options.width <= 4:
-        raise DepthError(f"network.width must lie in (0, 4], got {options.width}.")
+        raise DepthError(f"`network.width` must lie in (0, 4], got {options.width}.")
     if config.pose not in ("auto", "given"):
-        raise DepthError(f"mvdepthnet matches posed frames and trains no pose network; leave pose {config.pose} out.")
+        raise DepthError(f"mvdepthnet matches posed frames and trains no pose network; leave `pose` {config.pose} out.")
     if weights.velocity or weights.rough_height or weights.camera_height:
         raise DepthError(
-            "mvdepthnet has the scale of its poses; set weights.velocity, rough_height and camera_height to 0."
+            "mvdepthnet has the scale of its poses; set `weights.velocity`, `weights.rough_height` and "
+            "`weights.camera_height` to 0."
         )
     if options.head != "sigmoid" or options.upsampling != "nearest" or options.bins is not None:
-        raise DepthError("mvdepthnet has a fixed layout; leave network.head, upsampling and bins alone.")
+        raise DepthError(
+            "mvdepthnet has a fixed layout; leave `network.head`, `network.upsampling` and `network.bins` alone."
+        )
 
 
 def micro_batch(config: DepthTrainingConfig, num_processes: int) -> int:

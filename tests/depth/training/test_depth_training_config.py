@@ -38,12 +38,12 @@ def test_a_wrong_entry_is_named(plain, message):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"width": 100}, "width must be a positive multiple of 32, got 100"),
-        ({"steps": 0}, "steps must be at least 1"),
-        ({"weights": LossWeights(photometric=-1)}, "weights.photometric must be 0 or positive"),
+        ({"width": 100}, "`width` must be a positive multiple of 32, got 100"),
+        ({"steps": 0}, "`steps` must be at least 1"),
+        ({"weights": LossWeights(photometric=-1)}, "`weights.photometric` must be 0 or positive"),
         ({"weights": LossWeights(0, 0, 0)}, "all weights of the objective are 0"),
-        ({"batch_size": 6, "micro_batch": 4}, "batch_size 6 must be a multiple of micro_batch 4 x 1"),
-        ({"supervision": "head", "weights": LossWeights(supervised=1)}, "network.head ddv or dorn"),
+        ({"batch_size": 6, "micro_batch": 4}, "`batch_size` 6 must be a multiple of `micro_batch` 4 x 1"),
+        ({"supervision": "head", "weights": LossWeights(supervised=1)}, "`network.head` ddv or dorn"),
         ({"warmup": 1.0}, "warmup"),
     ],
 )
