@@ -1,24 +1,26 @@
-"""What one optimisation step sees: views, their priors, and tracks that link them to other times.
-
-Every random choice is a function of (seed, step) alone, so a resumed run draws what the uninterrupted one would have.
-"""
+"""What one optimisation step sees, as types: views, their priors, tracks and pairs of pixels."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from som.cameras.geometry import in_image, sample_depth
-from som.data.dataset import VideoDataset
-from som.training.depth_order import DepthOrderBatch, DepthOrderSampler
+
+@dataclass
+class DepthPrior:
+    """Depth known of the B views."""
+
+    depths: Float[Tensor, "b h w"]
+    """z-depth in scene units; 0 = unknown."""
+    weights: Float[Tensor, "b h w"]
+    """Confidence in [0, 1], 0 where the pixel is not valid."""
 
 
 @dataclass
 class TrackBatch:
-    """P tracks per view, seen in the view and followed to N other times."""
+    """P tracks per view, seen in the view and followed to its N target times."""
 
     source_xy: Float[Tensor, "b p 2"]
     """Image coordinates in the rendered view."""
@@ -31,6 +33,57 @@ class TrackBatch:
 
 
 @dataclass
+class Targets:
+    """For each view, N other views to whose times the seen surfaces are carried."""
+
+    times: Int[Tensor, "b n"]
+    w2cs: Float[Tensor, "b n 4 4"]
+    Ks: Float[Tensor, "b n 3 3"]
+    tracks: TrackBatch | None = None
+    """Tracks from the view to its targets; None without tracks."""
+
+
+@dataclass
+class FramePairs:
+    """P pairs of pixels inside each view."""
+
+    i: Int[Tensor, "b p"]
+    """Flat index row * W + column of the first pixel."""
+    j: Int[Tensor, "b p"]
+    """Flat index of the second pixel."""
+    signs: Float[Tensor, "b p"]
+    """Order of the prior: +1 where i is farther, -1 where j is, 0 tied or unknown."""
+    weights: Float[Tensor, "b p"]
+    """Product of the two pixels' confidences; 0 where either may not be used."""
+
+
+@dataclass
+class LinkedPairs:
+    """P pairs of pixels of each view that optical flow links to one other view, the first of its targets."""
+
+    i: Int[Tensor, "b p"]
+    j: Int[Tensor, "b p"]
+    """Flat indices of the pixels in the view."""
+    source_signs: Float[Tensor, "b p"]
+    """Order of the view's own prior."""
+    target_signs: Float[Tensor, "b p"]
+    """Order of the other view's prior at the linked places."""
+    weights: Float[Tensor, "b p"]
+    """Reliability of both links; 0 where the pair may not be used."""
+    target_w2cs: Float[Tensor, "b 4 4"]
+    """Cameras of the other views."""
+
+
+@dataclass
+class DepthOrderBatch:
+    """What the terms by order and correlation of depth need besides the views; None where a term is off."""
+
+    pairs: FramePairs | None = None
+    boxes: Int[Tensor, "b k 2"] | None = None
+    linked: LinkedPairs | None = None
+
+
+@dataclass
 class Batch:
     """B views. Cameras and depths are in scene coordinates; images in [0, 1]."""
 
@@ -39,146 +92,9 @@ class Batch:
     Ks: Float[Tensor, "b 3 3"]
     images: Float[Tensor, "b h w 3"]
     valid: Bool[Tensor, "b h w"]
-    foreground: Bool[Tensor, "b h w"] | None
-    depths: Float[Tensor, "b h w"] | None
-    depth_confidence: Float[Tensor, "b h w"] | None
-    target_times: Int[Tensor, "b n"] | None
-    target_w2cs: Float[Tensor, "b n 4 4"] | None
-    target_Ks: Float[Tensor, "b n 3 3"] | None
-    tracks: TrackBatch | None
-    depth_order: DepthOrderBatch
-
-
-def step_generator(seed: int, step: int, stream: int) -> torch.Generator:
-    """A CPU generator that depends on nothing but its arguments (``stream`` separates uses within a step)."""
-    return torch.Generator().manual_seed((seed * 1_000_003 + step) * 16 + stream)
-
-
-class BatchSampler:
-    """Draws batches from a data set in scene coordinates, kept on the device in compact form.
-
-    Args:
-        dataset: in scene coordinates (``Normalization.dataset_to_scene``).
-        batch_size: views a batch; views are visited in a fresh random order every epoch.
-        track_targets: N, reduced to the number of other training times where there are fewer; 0 turns tracks off.
-        tracks_per_view: P.
-        depth_order: draws what the depth terms by order and correlation need; None where all of them are off.
-    """
-
-    def __init__(
-        self,
-        dataset: VideoDataset,
-        batch_size: int,
-        track_targets: int,
-        tracks_per_view: int,
-        seed: int,
-        device: torch.device,
-        depth_order: DepthOrderSampler | None = None,
-    ):
-        views = dataset.train
-        self.depth_order = depth_order
-        self.seed, self.batch_size, self.device = seed, batch_size, device
-        self.num_views, self.tracks_per_view = len(views), tracks_per_view
-        self.images, self.valid = views.images.to(device), views.valid.to(device)
-        self.times, self.w2cs, self.Ks = views.times.to(device), views.w2cs.to(device), views.Ks.to(device)
-        self.foreground = None if views.foreground is None else views.foreground.to(device)
-        self.depths = None if views.depths is None else views.depths.to(device)
-        self.depth_confidence = None if views.depth_confidence is None else views.depth_confidence.to(device)
-        self.track_targets = min(track_targets, len(views) - 1)
-        self._prepare_tracks(dataset)
-
-    def _prepare_tracks(self, dataset: VideoDataset) -> None:
-        """Per-view lists of usable tracks, and the depth prior under every track point."""
-        tracks, views = dataset.tracks, dataset.train
-        self.visible_tracks: list[Tensor] = []
-        if tracks is None or len(tracks.query_times) == 0 or self.track_targets < 1:
-            self.track_targets = 0
-            return
-        xy = tracks.xy[:, views.times]  # (Q, n, 2): training views only
-        confidence = tracks.confidence[:, views.times] * tracks.visible[:, views.times]
-        confidence = confidence * in_image(xy, views.height, views.width)
-        if views.depths is None:
-            depth = torch.zeros(confidence.shape)
-        else:
-            depth = sample_depth(views.depths, xy.transpose(0, 1)).T
-        usable = confidence > 0.05
-        self.visible_tracks = [torch.nonzero(usable[:, i])[:, 0] for i in range(len(views))]
-        self.track_xy, self.track_depth, self.track_confidence = (
-            value.to(self.device) for value in (xy, depth, confidence * usable)
-        )
-
-    def view_indices(self, step: int) -> list[int]:
-        """The views of a step: consecutive pieces of one random permutation per epoch."""
-        indices = []
-        for position in range(step * self.batch_size, (step + 1) * self.batch_size):
-            epoch, place = divmod(position, self.num_views)
-            order = torch.randperm(self.num_views, generator=step_generator(self.seed, epoch, 1))
-            indices.append(int(order[place]))
-        return indices
-
-    def sample(self, step: int) -> Batch:
-        """The batch of an optimisation step (0-based)."""
-        indices = self.view_indices(step)
-        index = torch.tensor(indices, device=self.device)
-        batch = Batch(
-            times=self.times[index],
-            w2cs=self.w2cs[index],
-            Ks=self.Ks[index],
-            images=self.images[index].float() / 255.0,
-            valid=self.valid[index],
-            foreground=None if self.foreground is None else self.foreground[index],
-            depths=None if self.depths is None else self.depths[index],
-            depth_confidence=None if self.depth_confidence is None else self.depth_confidence[index],
-            target_times=None,
-            target_w2cs=None,
-            target_Ks=None,
-            tracks=None,
-            depth_order=DepthOrderBatch(),
-        )
-        linked = None
-        if self.depth_order is not None:
-            generator = step_generator(self.seed, step, 3)
-            links = self.depth_order.draw_linked_views(indices, generator)
-            batch.depth_order = self.depth_order.sample(indices, links, generator)
-            linked = None if links is None else torch.tensor(links[1])
-        self._add_targets(batch, indices, linked, step_generator(self.seed, step, 2))
-        return batch
-
-    def _add_targets(self, batch: Batch, indices: list[int], linked: Tensor | None, generator: torch.Generator) -> None:
-        """Other times to which the seen surfaces are carried: the linked view first, if any, then random ones."""
-        targets = None
-        if self.track_targets:
-            targets = torch.stack([self._draw_targets(i, generator) for i in indices])  # (B, N) views
-        if linked is not None:
-            targets = linked[:, None] if targets is None else torch.cat([linked[:, None], targets[:, 1:]], 1)
-        if targets is None:
-            return
-        targets = targets.to(self.device)
-        batch.target_times = self.times[targets]
-        batch.target_w2cs, batch.target_Ks = self.w2cs[targets], self.Ks[targets]
-        if self.track_targets:
-            self._add_tracks(batch, indices, targets, generator)
-
-    def _add_tracks(self, batch: Batch, indices: list[int], targets: Tensor, generator: torch.Generator) -> None:
-        B, P = len(indices), self.tracks_per_view
-        chosen, usable = torch.zeros(B, P, dtype=torch.long), torch.zeros(B, 1)
-        for b, i in enumerate(indices):
-            candidates = self.visible_tracks[i]
-            if len(candidates):
-                chosen[b] = candidates[torch.randint(len(candidates), (P,), generator=generator)]
-                usable[b] = 1.0
-        chosen, usable = chosen.to(self.device), usable.to(self.device)
-        view = torch.tensor(indices, device=self.device)[:, None]
-        query, target = chosen[:, None, :], targets[:, :, None]  # broadcast to (B, N, P)
-        source_confidence = self.track_confidence[chosen, view] * usable
-        batch.tracks = TrackBatch(
-            source_xy=self.track_xy[chosen, view],
-            target_xy=self.track_xy[query, target],
-            target_depth=self.track_depth[query, target],
-            weight=self.track_confidence[query, target] * source_confidence[:, None],
-        )
-
-    def _draw_targets(self, view: int, generator: torch.Generator) -> Tensor:
-        """N different views other than ``view``."""
-        order = torch.randperm(self.num_views - 1, generator=generator)[: self.track_targets]
-        return order + (order >= view)
+    foreground: Bool[Tensor, "b h w"] | None = None
+    """Pixels of moving things; None where they are not known."""
+    depth: DepthPrior | None = None
+    targets: Targets | None = None
+    """None where nothing is compared with other times."""
+    depth_order: DepthOrderBatch = field(default_factory=DepthOrderBatch)

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from som import losses
 from som.cameras.geometry import invert_se3, project_from_world, sample_image
 from som.errors import UserError
 from som.scene import DynamicScene, ForegroundPoses, SceneRender
-from som.training import depth_order
+from som.training import depth_order_terms
 from som.training.batch import Batch
 from som.training.config import DepthOrderConfig, LossWeights
+from som.training.context import CarriedTracks, StepContext
+from som.training.depth_order import TERM_NAMES, ramp
 
 BACKGROUND_COLOR = 1.0
 """What shows through where a scene without background has a hole (white)."""
@@ -23,23 +24,6 @@ SMOOTHNESS_SAMPLE = 4096
 """Foreground Gaussians whose accelerations are looked at in one step."""
 RIGIDITY_SAMPLE = 2048
 """Foreground Gaussians whose neighbourhoods are compared in one step."""
-
-
-@dataclass
-class StepContext:
-    """Everything the terms of one step may look at."""
-
-    scene: DynamicScene
-    batch: Batch
-    render: SceneRender
-    num_times: int
-    has_background: bool
-    depth_order: DepthOrderConfig
-    around: Float[Tensor, "b 3 g 3"] | None
-    """Positions of some foreground Gaussians before, at and after each rendered time (None with fewer than 3 times)."""
-    tracked: Float[Tensor, "b n p 3"] | None
-    """Where the surface seen at each track's source pixel is, at every target time."""
-    track_weight: Float[Tensor, "b n p"] | None
 
 
 def rgb(context: StepContext) -> Tensor:
@@ -61,74 +45,71 @@ def alpha(context: StepContext) -> Tensor:
 def mask(context: StepContext) -> Tensor:
     """The foreground covers the foreground mask and nothing else."""
     if context.batch.foreground is None or context.scene.foreground is None:
-        return context.render.alpha.new_zeros(())
+        return context.zero()
     return losses.foreground_mask(context.render.foreground, context.batch.foreground.float(), context.batch.valid)
-
-
-def _depth_weights(batch: Batch) -> Tensor:
-    weights = batch.valid.float()
-    return weights if batch.depth_confidence is None else weights * batch.depth_confidence
 
 
 def depth(context: StepContext) -> Tensor:
     """Rendered disparity agrees with the prior's."""
-    if context.batch.depths is None:
-        return context.render.depth.new_zeros(())
-    return losses.disparity_l1(context.render.depth, context.batch.depths, _depth_weights(context.batch))
+    prior = context.batch.depth
+    if prior is None:
+        return context.zero()
+    return losses.disparity_l1(context.render.depth, prior.depths, prior.weights)
 
 
 def depth_gradient(context: StepContext) -> Tensor:
     """Disparity has the prior's slopes and edges."""
-    if context.batch.depths is None:
-        return context.render.depth.new_zeros(())
-    return losses.disparity_gradient(context.render.depth, context.batch.depths, _depth_weights(context.batch))
+    prior = context.batch.depth
+    if prior is None:
+        return context.zero()
+    return losses.disparity_gradient(context.render.depth, prior.depths, prior.weights)
 
 
-def _track_gains(context: StepContext) -> Tensor:
-    batch = context.batch
-    gains = losses.interval_gains(batch.times[:, None], batch.target_times, context.num_times)
-    return gains[..., None].expand(context.track_weight.shape)
+def _track_gains(context: StepContext, carried: CarriedTracks) -> Tensor:
+    gains = losses.interval_gains(context.batch.times[:, None], carried.targets.times, context.num_times)
+    return gains[..., None].expand(carried.weight.shape)
 
 
 def track_2d(context: StepContext) -> Tensor:
     """Surface points are carried to where their tracks go."""
-    if context.tracked is None:
-        return context.render.rgb.new_zeros(())
-    batch = context.batch
-    xy, z = project_from_world(context.tracked, batch.target_Ks, batch.target_w2cs)
-    weight = context.track_weight * (z.detach() > 0)
-    size = context.render.rgb.shape[1:3]
-    return losses.track_2d(xy, batch.tracks.target_xy, weight, size, _track_gains(context))
+    carried = context.carried
+    if carried is None:
+        return context.zero()
+    xy, z = project_from_world(carried.points, carried.targets.Ks, carried.targets.w2cs)
+    weight = carried.weight * (z.detach() > 0)
+    height, width = context.render.rgb.shape[1:3]
+    gains = _track_gains(context, carried)
+    return losses.track_2d(xy, carried.tracks.target_xy, weight, (height, width), gains)
 
 
 def track_depth(context: StepContext) -> Tensor:
     """Carried points lie at the depth that the prior gives at the track's other end."""
-    if context.tracked is None:
-        return context.render.rgb.new_zeros(())
-    batch = context.batch
-    z = project_from_world(context.tracked, batch.target_Ks, batch.target_w2cs)[1]
-    return losses.track_depth(z, batch.tracks.target_depth, context.track_weight, _track_gains(context))
+    carried = context.carried
+    if carried is None:
+        return context.zero()
+    z = project_from_world(carried.points, carried.targets.Ks, carried.targets.w2cs)[1]
+    return losses.track_depth(z, carried.tracks.target_depth, carried.weight, _track_gains(context, carried))
 
 
 def smooth_bases(context: StepContext) -> Tensor:
     """Motion bases do not jerk."""
     bases = context.scene.motion_bases
     if bases is None:
-        return context.render.rgb.new_zeros(())
+        return context.zero()
     return losses.base_smoothness(bases.params["rots"], bases.params["transls"])
 
 
 def smooth_tracks(context: StepContext) -> Tensor:
     """Gaussians do not jerk."""
     if context.around is None:
-        return context.render.rgb.new_zeros(())
+        return context.zero()
     return losses.track_smoothness(context.around.transpose(1, 2))
 
 
 def smooth_along_ray(context: StepContext) -> Tensor:
     """Gaussians do not jerk towards or away from the camera, where one view cannot tell."""
     if context.around is None:
-        return context.render.rgb.new_zeros(())
+        return context.zero()
     centers = invert_se3(context.batch.w2cs)[:, :3, 3]
     return losses.ray_acceleration(context.around.transpose(1, 2), centers[:, None])
 
@@ -142,7 +123,7 @@ def scale_variance(context: StepContext) -> Tensor:
 def rigidity(context: StepContext) -> Tensor:
     """Neighbours keep their place in each other's moving frame, from a rendered to any other time."""
     if context.scene.moving is None:
-        return context.render.rgb.new_zeros(())
+        return context.zero()
     foreground, bases = context.scene.moving
     means, weights = foreground.means, foreground.motion_weights
     sample = torch.randint(len(means), (min(len(means), RIGIDITY_SAMPLE),), device=means.device)
@@ -160,10 +141,10 @@ TERMS: dict[str, Term] = {
     "mask": mask,
     "depth": depth,
     "depth_gradient": depth_gradient,
-    "pearson": depth_order.pearson,
-    "pearson_patch": depth_order.pearson_patch,
-    "ordinal": depth_order.ordinal,
-    "order_across_frames": depth_order.order_across_frames,
+    "pearson": depth_order_terms.pearson,
+    "pearson_patch": depth_order_terms.pearson_patch,
+    "ordinal": depth_order_terms.ordinal,
+    "order_across_frames": depth_order_terms.order_across_frames,
     "track_2d": track_2d,
     "track_depth": track_depth,
     "smooth_bases": smooth_bases,
@@ -213,19 +194,20 @@ class Objective:
             progress: fraction of the run that is over; the depth terms by order and correlation come in gradually.
         """
         context = self._render(scene, batch)
-        factors = dict.fromkeys(depth_order.TERM_NAMES, depth_order.ramp(self.order, progress))
-        usable = [n for n in self.active if n not in factors or (batch.depths is not None and factors[n] > 0)]
+        factors = dict.fromkeys(TERM_NAMES, ramp(self.order, progress))
+        usable = [n for n in self.active if n not in factors or (batch.depth is not None and factors[n] > 0)]
         values = {name: TERMS[name](context) for name in usable}
         weighted = [self.weights[name] * factors.get(name, 1.0) * value for name, value in values.items()]
         further = {name: term(context) for name, term in self.extra.items()}
         values |= further
         weighted += further.values()
-        values["loss"] = torch.stack([context.render.rgb.new_zeros(()), *weighted]).sum()
+        values["loss"] = torch.stack([context.zero(), *weighted]).sum()
         if batch.depth_order.pairs is not None:
-            values["discordance"] = depth_order.discordance(context)
+            values["discordance"] = depth_order_terms.discordance(context, batch.depth_order.pairs)
         with torch.no_grad():
-            masked = not self.has_background and batch.foreground is not None
-            seen = batch.valid & batch.foreground if masked else batch.valid
+            seen = batch.valid
+            if not self.has_background and batch.foreground is not None:
+                seen = seen & batch.foreground
             error = losses.weighted_mean(((context.render.rgb - batch.images) ** 2).mean(-1), seen)
             values["psnr"] = -10 * torch.log10(error.clamp(min=1e-10))
         return values, context.render
@@ -235,9 +217,10 @@ class Objective:
 
     def _render(self, scene: DynamicScene, batch: Batch) -> StepContext:
         height, width = batch.images.shape[1:3]
-        wants_tracks = batch.tracks is not None and self._uses("track_2d", "track_depth")
+        targets = batch.targets
+        wants_tracks = targets is not None and targets.tracks is not None and self._uses("track_2d", "track_depth")
         carries = wants_tracks or (batch.depth_order.linked is not None and self._uses("order_across_frames"))
-        track_times = batch.target_times if carries and scene.foreground is not None else None
+        track_times = targets.times if targets is not None and carries and scene.moving is not None else None
         poses, around = self._foreground_poses(scene, batch, track_times)
         render = scene.rasterize_views(
             batch.w2cs,
@@ -249,12 +232,8 @@ class Objective:
             track_times=track_times,
             poses=poses,
         )
-        tracked, weight = None, None
-        if wants_tracks and track_times is not None:
-            tracked, weight = self._tracked_points(render, batch)
-        return StepContext(
-            scene, batch, render, self.num_times, self.has_background, self.order, around, tracked, weight
-        )
+        carried = _carried_tracks(render, batch) if wants_tracks else None
+        return StepContext(scene, batch, render, self.num_times, self.has_background, self.order, around, carried)
 
     def _foreground_poses(
         self, scene: DynamicScene, batch: Batch, track_times: Tensor | None
@@ -277,17 +256,20 @@ class Objective:
         _, around = bases.carry(foreground.means[sample], weights[sample], times.flatten())
         return poses, around.unflatten(0, (B, 3))
 
-    @staticmethod
-    def _tracked_points(render: SceneRender, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Rendered track positions under the tracks' source pixels; a point counts where the pixel is covered."""
-        B, N, H, W, _ = render.tracks.shape
-        xy = batch.tracks.source_xy
-        stacked = render.tracks.permute(0, 2, 3, 1, 4).reshape(B, H, W, N * 3)
-        points = sample_image(stacked, xy).unflatten(-1, (N, 3)).transpose(1, 2)  # (B, N, P, 3)
-        covered = sample_image(render.alpha.detach()[..., None], xy)[..., 0] > 0.5
-        weight = batch.tracks.weight * covered[:, None]
-        if batch.foreground is not None:
-            # between a moving and a static pixel the interpolated position is neither's
-            inside = sample_image(batch.foreground.float()[..., None], xy)[..., 0] > 0.99
-            weight = weight * inside[:, None]
-        return points, weight
+
+def _carried_tracks(render: SceneRender, batch: Batch) -> CarriedTracks | None:
+    """Rendered track positions under the tracks' source pixels; a point counts where the pixel is covered."""
+    targets, rendered = batch.targets, render.tracks
+    if targets is None or targets.tracks is None or rendered is None:
+        return None
+    B, N, H, W, _ = rendered.shape
+    xy = targets.tracks.source_xy
+    stacked = rendered.permute(0, 2, 3, 1, 4).reshape(B, H, W, N * 3)
+    points = sample_image(stacked, xy).unflatten(-1, (N, 3)).transpose(1, 2)  # (B, N, P, 3)
+    covered = sample_image(render.alpha.detach()[..., None], xy)[..., 0] > 0.5
+    weight = targets.tracks.weight * covered[:, None]
+    if batch.foreground is not None:
+        # between a moving and a static pixel the interpolated position is neither's
+        inside = sample_image(batch.foreground.float()[..., None], xy)[..., 0] > 0.99
+        weight = weight * inside[:, None]
+    return CarriedTracks(points, weight, targets.tracks, targets)

@@ -109,9 +109,9 @@ def check_training_run(run: TrainingRun) -> None:
         "flow.strides": min(run.flow.strides, default=0),
         "flow.max_side": run.flow.max_side,
     }
-    for name, value in at_least_one.items():
-        if value is not None and value < 1:
-            raise UserError(f"`{name}`: must be at least 1, got {value}.")
+    for name, count in at_least_one.items():
+        if count is not None and count < 1:
+            raise UserError(f"`{name}`: must be at least 1, got {count}.")
     for name in ("track_targets", "validations"):
         if getattr(training, name) < 0:
             raise UserError(f"`training.{name}`: must not be negative.")

@@ -20,12 +20,12 @@ from som.runs.log import MeanValues, RunLog
 from som.runs.work_dir import checkpoint_path
 from som.scene import DynamicScene
 from som.scene.checkpoint import Checkpoint
-from som.training.batch import BatchSampler
 from som.training.config import TrainingConfig
 from som.training.density import Strategy
 from som.training.depth_order import TERM_NAMES, DepthOrderSampler
 from som.training.objective import Objective, Term
 from som.training.optimizers import apply_schedule, load_optimizers_state, make_optimizers, optimizers_state
+from som.training.sampling import BatchSampler
 from som.training.validation import quick_scores
 
 if TYPE_CHECKING:

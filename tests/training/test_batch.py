@@ -1,6 +1,6 @@
 import torch
 
-from som.training.batch import BatchSampler
+from som.training.sampling import BatchSampler
 
 
 def sampler(dataset, **changes):
@@ -21,23 +21,23 @@ def test_a_step_is_a_function_of_seed_and_step(dataset):
     for _ in range(3):
         a.sample(0)
     x, y = a.sample(5), b.sample(5)
-    assert torch.equal(x.times, y.times) and torch.equal(x.target_times, y.target_times)
-    assert torch.equal(x.tracks.source_xy, y.tracks.source_xy)
-    assert not torch.equal(sampler(dataset, seed=4).sample(5).tracks.source_xy, x.tracks.source_xy)
+    assert torch.equal(x.times, y.times) and torch.equal(x.targets.times, y.targets.times)
+    assert torch.equal(x.targets.tracks.source_xy, y.targets.tracks.source_xy)
+    assert not torch.equal(sampler(dataset, seed=4).sample(5).targets.tracks.source_xy, x.targets.tracks.source_xy)
 
 
 def test_batch_contents(dataset):
     s = sampler(dataset)
     batch = s.sample(0)
     assert batch.images.shape == (4, 24, 32, 3) and batch.images.min() >= 0 and batch.images.max() <= 1
-    assert batch.target_times.shape == (4, 2) and batch.tracks.target_xy.shape == (4, 2, 16, 2)
-    assert (batch.target_times != batch.times[:, None]).all()
+    assert batch.targets.times.shape == (4, 2) and batch.targets.tracks.target_xy.shape == (4, 2, 16, 2)
+    assert (batch.targets.times != batch.times[:, None]).all()
     for b, t in enumerate(batch.times):
         assert torch.equal(batch.w2cs[b], dataset.train.w2cs[t])
         for p in range(16):  # source and target belong to the same track
-            q = (dataset.tracks.xy[:, t] - batch.tracks.source_xy[b, p]).norm(dim=-1).argmin()
-            for n, other in enumerate(batch.target_times[b]):
-                assert torch.equal(batch.tracks.target_xy[b, n, p], dataset.tracks.xy[q, other])
+            q = (dataset.tracks.xy[:, t] - batch.targets.tracks.source_xy[b, p]).norm(dim=-1).argmin()
+            for n, other in enumerate(batch.targets.times[b]):
+                assert torch.equal(batch.targets.tracks.target_xy[b, n, p], dataset.tracks.xy[q, other])
 
 
 def test_invisible_targets_have_no_weight_and_unseen_views_no_tracks(dataset):
@@ -45,15 +45,15 @@ def test_invisible_targets_have_no_weight_and_unseen_views_no_tracks(dataset):
     s = sampler(dataset)
     for step in range(6):
         batch = s.sample(step)
-        weight = batch.tracks.weight
+        weight = batch.targets.tracks.weight
         assert (weight[batch.times == 2] == 0).all()
-        assert (weight.transpose(1, 2)[(batch.target_times == 2)[:, None, :].expand(-1, 16, -1)] == 0).all()
+        assert (weight.transpose(1, 2)[(batch.targets.times == 2)[:, None, :].expand(-1, 16, -1)] == 0).all()
         assert weight.max() == 1
 
 
 def test_few_views_and_no_tracks(dataset):
     dataset.tracks = None
-    assert sampler(dataset).sample(0).tracks is None
+    assert sampler(dataset).sample(0).targets is None
     from dataclasses import replace
 
     small = replace(dataset, train=dataset.train.select([0, 1]))

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from flow.pairs import PairSampler
-from som.training.batch import BatchSampler
 from som.training.config import DepthOrderConfig, LossWeights
 from som.training.depth_order import TERM_NAMES, DepthOrderSampler, ramp
 from som.training.objective import Objective
+from som.training.sampling import BatchSampler
 
 CONFIG = DepthOrderConfig(pairs=512, linked_pairs=256)
 ONLY = dict.fromkeys(vars(LossWeights()), 0.0)
@@ -79,8 +79,8 @@ def test_draws_are_a_function_of_seed_and_step(dataset):
 
 def test_the_linked_view_comes_first_among_the_targets(dataset):
     batch = sample(dataset)
-    assert ((batch.target_times[:, 0] - batch.times).abs() == 1).all()
-    assert batch.target_times.shape == (3, 2)
+    assert ((batch.targets.times[:, 0] - batch.times).abs() == 1).all()
+    assert batch.targets.times.shape == (3, 2)
 
 
 def test_order_is_carried_without_tracks_and_without_foreground(scene, dataset):

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from som.training.batch import BatchSampler
 from som.training.config import DepthOrderConfig
 from som.training.depth_order import TERM_NAMES, DepthOrderSampler
+from som.training.sampling import BatchSampler
 
 pytestmark = [
     pytest.mark.gpu,

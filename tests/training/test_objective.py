@@ -2,10 +2,10 @@ import pytest
 import torch
 
 from flow.pairs import PairSampler
-from som.training.batch import BatchSampler
 from som.training.config import DepthOrderConfig, LossWeights
 from som.training.depth_order import TERM_NAMES, DepthOrderSampler
 from som.training.objective import TERMS, Objective
+from som.training.sampling import BatchSampler
 
 
 def sample(dataset, batch_size=3, targets=2, tracks=64):
@@ -70,7 +70,7 @@ def test_every_term_is_differentiable_and_finite(scene, dataset):
 def test_missing_priors_and_parts(scene, dataset, batch):
     from som.scene import DynamicScene
 
-    batch.depths = batch.foreground = batch.tracks = None
+    batch.depth = batch.foreground = batch.targets.tracks = None
     values, _ = Objective(LossWeights(), dataset.num_times, True)(scene, batch)
     assert values["depth"] == values["mask"] == values["track_2d"] == 0 and values["loss"].isfinite()
     static = DynamicScene(None, None, scene.background, scene.normalization, num_times=6)
