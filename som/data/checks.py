@@ -75,12 +75,12 @@ def check_recording(recording: Recording, problems: Problems) -> None:
 
     Files are not opened, and nothing is said about what a recording lacks altogether.
     """
-    distorted = [frame for frame in recording.frames if frame.distortion]
+    distorted = [frame for frame in recording.frames if frame.is_distorted]
     if distorted:
         problems.add(
             distorted[0].where,
-            f"the camera of this and {len(distorted) - 1} other frames has lens distortion "
-            f"({', '.join(distorted[0].distortion)}), which is not supported; undistort the images first.",
+            f"the camera of this and {len(distorted) - 1} other frames has lens distortion ({distorted[0].model}), "
+            "which is not supported; undistort the images first.",
         )
     for split, noun in NOUNS.items():
         frames = recording.of_split(split).frames

@@ -8,17 +8,16 @@ from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
+import torch
 
+from som.cameras.camera import Camera, CameraModel
 from som.data.checks import Problems
 from som.data.files import attempt
-from som.data.recording import intrinsics
 
 MODELS = {0: ("SIMPLE_PINHOLE", 3), 1: ("PINHOLE", 4), 2: ("SIMPLE_RADIAL", 4), 3: ("RADIAL", 5), 4: ("OPENCV", 8),
           5: ("OPENCV_FISHEYE", 8), 6: ("FULL_OPENCV", 12), 7: ("FOV", 5), 8: ("SIMPLE_RADIAL_FISHEYE", 4),
           9: ("RADIAL_FISHEYE", 5), 10: ("THIN_PRISM_FISHEYE", 12)}  # fmt: skip
 """COLMAP's camera models: number -> name and how many parameters."""
-ONE_FOCAL = ("SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL")
-TWO_FOCALS = ("PINHOLE", "OPENCV", "FULL_OPENCV")
 
 
 @dataclass
@@ -31,11 +30,18 @@ class ColmapImage:
     """(3,3); COLMAP's pixel centres are at +0.5, as ours."""
     size: tuple[int, int]
     """(height, width)"""
-    distorted: bool
+    model: CameraModel = "pinhole"
+    distortion: tuple[float, ...] = ()
+    """The lens, see ``Camera``."""
     xy: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))
     """(M,2) pixels where it sees triangulated points."""
     point_ids: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     """(M,) their numbers."""
+
+    @property
+    def distorted(self) -> bool:
+        """Whether its camera is anything but a pinhole."""
+        return any(self.distortion) if self.model == "opencv" else self.model != "pinhole"
 
 
 def find_models(root: Path) -> list[Path]:
@@ -66,17 +72,17 @@ def read_model(folder: Path, problems: Problems) -> dict[str, ColmapImage]:
         if cameras is None or camera_id not in cameras:
             problems.add(folder / f"images.{kind}", f"{name} refers to camera {camera_id}, which is not listed.")
             continue
-        model, width, height, p = cameras[camera_id]
-        if model not in ONE_FOCAL + TWO_FOCALS:
-            problems.add(folder, f"camera model {model} is not supported; run colmap image_undistorter first.")
-            continue
-        fx, fy, cx, cy = (p[0], p[0], p[1], p[2]) if model in ONE_FOCAL else p[:4]
+        model, width, height, parameters = cameras[camera_id]
         w2c = np.eye(4)
         w2c[:3, :3], w2c[:3, 3] = rotation_from_wxyz(np.array(quat_wxyz)), translation
-        distortion = p[3:] if model in ONE_FOCAL else p[4:]
-        K, seen = intrinsics(fx, fy, cx, cy), point_ids >= 0
-        distorted = bool(np.any(distortion))
-        found[name] = ColmapImage(w2c, K, (height, width), distorted, xy[seen], point_ids[seen])
+        camera = problems.attempt(Camera.from_colmap, model, parameters, torch.from_numpy(w2c), width, height)
+        if camera is None:
+            continue
+        distortion = () if camera.distortion is None else tuple(camera.distortion.tolist())
+        seen = point_ids >= 0
+        found[name] = ColmapImage(
+            w2c, camera.K.numpy(), (height, width), camera.model, distortion, xy[seen], point_ids[seen]
+        )
     return found
 
 

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
+from som.cameras.camera import Camera, CameraModel
 from som.depth.data.files import read_map, read_mask
 from som.errors import UserError
 
@@ -44,8 +46,10 @@ class FrameRecord:
     """Size that K belongs to; None is ``size``. Images that were resized afterwards scale it."""
     w2c: np.ndarray | None = None
     """(4,4) float64 world to camera, OpenCV axes."""
-    distortion: dict[str, float] | None = None
-    """Lens distortion other than 0, by name."""
+    model: CameraModel = "pinhole"
+    """Of the lens, see ``Camera``."""
+    distortion: tuple[float, ...] = ()
+    """Coefficients of the model."""
     split: str = "train"
     time: int | None = None
     """Index in the video, by which other frames name it as the end of their flow too; None where it is not known."""
@@ -68,6 +72,18 @@ class FrameRecord:
     where it is right, (h,w) bool, or None if that is not known; None where there is no such flow."""
     size_from: str = "others of its sequence"
     """Who says ``size``, for messages."""
+
+    @property
+    def camera(self) -> Camera:
+        """The camera of the image as stored; K and the pose must be known."""
+        (height, width), coefficients = self.size, torch.tensor(self.distortion, dtype=torch.float64)
+        K, w2c = torch.from_numpy(scaled_intrinsics(self, self.size)), torch.from_numpy(self.w2c)
+        return Camera(K, w2c, width, height, self.model, None if self.model == "pinhole" else coefficients)
+
+    @property
+    def is_distorted(self) -> bool:
+        """Whether the lens is anything but a pinhole; an ``opencv`` lens whose coefficients are all 0 is one."""
+        return any(self.distortion) if self.model == "opencv" else self.model != "pinhole"
 
     def read_image(self) -> np.ndarray:
         """(H,W,3) uint8 RGB as stored.

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from som.cameras.camera import CameraModel
 from som.data.checks import Problems
 from som.data.recording import DEPTH_KINDS, SPLITS, WORLD_SCALES, Size
 from som.depth.data.files import IMAGE_SUFFIXES, read_json
@@ -15,6 +16,24 @@ from som.depth.data.files import IMAGE_SUFFIXES, read_json
 HEADER = "transforms.json"
 OPENGL_FROM_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])
 DISTORTION = ("k1", "k2", "k3", "k4", "p1", "p2")
+LENSES: dict[CameraModel, tuple[str, ...]] = {
+    "pinhole": (),
+    "opencv": ("k1", "k2", "p1", "p2", "k3"),
+    "opencv_fisheye": ("k1", "k2", "k3", "k4"),
+}
+"""Camera models and the keys of their coefficients, in the order of ``Camera``."""
+CAMERA_MODELS: dict[str, CameraModel] = {
+    "PINHOLE": "opencv",
+    "SIMPLE_PINHOLE": "opencv",
+    "PERSPECTIVE": "opencv",
+    "SIMPLE_RADIAL": "opencv",
+    "RADIAL": "opencv",
+    "OPENCV": "opencv",
+    "SIMPLE_RADIAL_FISHEYE": "opencv_fisheye",
+    "RADIAL_FISHEYE": "opencv_fisheye",
+    "OPENCV_FISHEYE": "opencv_fisheye",
+}
+"""Values of ``camera_model``: what they are here. Many files call a lens with coefficients a pinhole."""
 MAX_TIMES = 100_000
 """More frames than any video that fits in memory; larger numbers are not frame indices."""
 DEFAULT_DEPTH_UNIT = 1e-3
@@ -39,8 +58,9 @@ class FrameEntry:
     """Principal point (x, y) in pixels, None for the middle of the image."""
     w2c: np.ndarray | None = None
     """(4,4) world to camera, OpenCV axes; None where the camera cannot be read, NaN where its matrix has no inverse."""
-    distortion: dict[str, float] | None = None
-    """Lens distortion other than 0, by the names of the file."""
+    model: CameraModel = "pinhole"
+    distortion: tuple[float, ...] = ()
+    """The lens, see ``Camera``."""
     valid: Path | None = None
     foreground: Path | None = None
     depth: Path | None = None
@@ -154,7 +174,7 @@ class _Parser:
             center = tuple(float(merged[key]) if key in merged else None for key in ("cx", "cy"))
             c2w = np.array(merged["transform_matrix"], np.float64)
             frame.size = (int(merged["h"]), int(merged["w"])) if "h" in merged and "w" in merged else None
-            frame.distortion = {k: float(merged[k]) for k in DISTORTION if merged.get(k)}
+            coefficients = {key: float(merged.get(key) or 0) for key in DISTORTION}
             focal = (fx, float(merged.get("fl_y", fx)))
         except (KeyError, TypeError, ValueError) as error:
             self.problems.add(
@@ -166,6 +186,18 @@ class _Parser:
                 frame.image, f"transform_matrix must be 4x4, found shape {c2w.shape}; correct {HEADER}."
             )
             return
+        stated = str(merged.get("camera_model", "PINHOLE"))
+        if stated not in CAMERA_MODELS:
+            self.problems.add(
+                frame.image, f"camera_model {stated} is not supported, only {', '.join(CAMERA_MODELS)}; convert it."
+            )
+            return
+        model = CAMERA_MODELS[stated]
+        unused = [key for key, value in coefficients.items() if value and key not in LENSES[model]]
+        if unused:
+            self.problems.add(frame.image, f"camera_model {stated} has no {unused[0]}; correct one of them.")
+        frame.model = "pinhole" if model == "opencv" and not any(coefficients.values()) else model
+        frame.distortion = tuple(coefficients[key] for key in LENSES[frame.model])
         frame.focal, frame.center = focal, center
         frame.w2c = inverse_or_nan(c2w @ OPENGL_FROM_OPENCV)
 

@@ -48,7 +48,7 @@ def read(root: Path, problems: Problems) -> Recording:
 def _frame(root: Path, path: Path, time: int, camera: ColmapImage) -> FrameRecord:
     frame = FrameRecord(path.stem, partial(read_image, path), str(path), camera.size, camera.K, w2c=camera.w2c)
     frame.time, frame.size_from = time, "its COLMAP camera says"
-    frame.distortion = {"its COLMAP model": 1.0} if camera.distorted else None
+    frame.model, frame.distortion = camera.model, camera.distortion
     set_valid(frame, path)
     folder = next((root / f for f in ("foreground", "masks") if (root / f).is_dir()), None)
     if folder is not None:

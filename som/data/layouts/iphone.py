@@ -129,7 +129,7 @@ def _original_camera(root: Path, name: str, problems: Problems) -> ColmapImage |
     except (KeyError, TypeError, ValueError) as error:
         problems.add(path, f"is not a DyCheck camera ({error}); restore the original file.")
         return None
-    return ColmapImage(w2c, intrinsics(focal, focal, float(cx), float(cy)), (int(height), int(width)), False)
+    return ColmapImage(w2c, intrinsics(focal, focal, float(cx), float(cy)), (int(height), int(width)))
 
 
 def _is_iphone(root: Path) -> bool:

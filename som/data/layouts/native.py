@@ -58,7 +58,7 @@ def _stored_size(header: Header) -> Size:
 def _record(entry: FrameEntry, header: Header, size: Size, fields: bool) -> FrameRecord:
     record = FrameRecord(entry.name, partial(read_image, entry.image), str(entry.image), size)
     record.split, record.time, record.timestamp = entry.split, entry.time, entry.seconds
-    record.distortion = entry.distortion
+    record.model, record.distortion = entry.model, entry.distortion
     if entry.size is not None:
         record.size_from = "its w and h say"
     if entry.w2c is not None:

@@ -218,7 +218,7 @@ def edit(key, value, frame=None):
     [
         (lambda folder: (folder / "transforms.json").write_text("{"), r"transforms.json: .* no valid JSON"),
         (edit("frames", [{}]), "file_path"),
-        (edit("k1", 0.1), r"00000.png: .* lens distortion \(k1\)"),
+        (edit("k1", 0.1), r"00000\.png: .* lens distortion"),
         (edit("w", 41), "00000.png: this image is 40x24, its w and h say 41x24"),
         (edit("fl_x", "wide"), "its camera in transforms.json is missing or not a number"),
         (edit("transform_matrix", [[1]], 0), "transform_matrix must be 4x4"),
