@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,13 +21,25 @@ from som.depth.data.files import read_mask, require_file, rigid
 from som.errors import UserError
 
 
-def load_dataset(config: DemoData | CustomData | DavisData | IphoneData) -> VideoDataset:
-    """Loads and checks the data set that the options describe, with both its splits.
+def load_dataset(
+    source: str | Path | DemoData | CustomData | DavisData | IphoneData, **options: Any
+) -> VideoDataset:
+    """Loads and checks a data set, with both its splits.
+
+    Args:
+        source: the folder of a data set, whose layout is recognised; or the options of one, such as ``DemoData()``.
+        options: fields of ``CustomData`` (of a folder) or of ``source``, such as ``max_side=480`` or
+            ``hold_out_every=8``.
 
     Raises:
         DatasetError: lists everything that is wrong with the data set.
-        UserError: the options do not name a data set, or are out of range.
+        UserError: the options do not name a data set, are unknown, or are out of range.
     """
+    config = CustomData(root_dir=Path(source)) if isinstance(source, str | Path) else source
+    known = [f.name for f in fields(config)]
+    if unknown := [name for name in options if name not in known]:
+        raise UserError(f"there is no option {', '.join(unknown)} of data sets; there are {', '.join(known)}.")
+    config = replace(config, **options)
     return replace(_read(config), options=config)
 
 

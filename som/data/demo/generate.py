@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import logging
 import os
 import shutil
-import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,6 +23,8 @@ from som.data.demo.scene import Camera, DemoScene, held_out_camera, training_cam
 from som.data.folder import write_flow, write_native
 from som.data.load import read_native
 from som.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 FPS = 24.0
 COVISIBLE_FROM = 5
@@ -45,7 +47,7 @@ def load_demo(config: DemoData) -> VideoDataset:
     _check(config)
     root = cache_folder(config)
     if not (root / "transforms.json").is_file():
-        print(f"making the demo data set in {root} (some seconds, once)", file=sys.stderr, flush=True)
+        logger.info("making the demo data set in %s (some seconds, once)", root)
         try:
             _generate_into(root, config)
         except OSError as error:

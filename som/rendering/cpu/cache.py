@@ -99,7 +99,7 @@ def announce_compilation() -> None:
     """One line per process, only if something is really compiled."""
     if not _KernelCache._announced:
         _KernelCache._announced = True
-        print("Compiling the CPU rasteriser (once per machine, less than a minute) ...", file=sys.stderr, flush=True)
+        _log.warning("compiling the CPU rasteriser (once per machine, less than a minute) ...")
 
 
 _OPTIONS = {
