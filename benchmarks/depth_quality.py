@@ -224,7 +224,7 @@ def draw(arguments, title: str, sequence, depth, confidence, truth) -> None:
     if arguments.pictures is None:
         return
     from som.depth.draw import color_depth, color_error, disparity_range, sheet, to_bytes
-    from som.depth.records import write_picture
+    from som.files import write_image
 
     rows = []
     for t in [round(k * (len(sequence) - 1) / 3) for k in range(4)]:
@@ -235,7 +235,7 @@ def draw(arguments, title: str, sequence, depth, confidence, truth) -> None:
         if truth is not None:
             row += [color_depth(truth[t], near_far), color_error(depth[t], truth[t])]
         rows.append(row)
-    write_picture(arguments.pictures / f"{title}.png", sheet(rows))
+    write_image(arguments.pictures / f"{title}.png", sheet(rows))
 
 
 class _Tell:

@@ -185,7 +185,7 @@ def cloud_distance(depth, truth, clip) -> dict:
 def draw(path: Path, clip, truth, sweep, found) -> None:
     """Four frames: image, truth, the sweep's depth and error, the network's depth, confidence and error."""
     from som.depth.draw import color_depth, color_error, disparity_range, sheet, to_bytes
-    from som.depth.records import write_picture
+    from som.files import write_image
 
     rows = []
     for t in [round(k * (len(clip) - 1) / 3) for k in range(4)]:
@@ -195,7 +195,7 @@ def draw(path: Path, clip, truth, sweep, found) -> None:
             row += [color_depth(depth, shown), color_error(depth, truth[t], largest=0.3)]
         rows.append([*row, to_bytes(found.confidence[t].expand(3, -1, -1))])
     labels = ("image", "truth", "sweep, all", "error", "filtered", "error", "network", "error to 30 %", "agreement")
-    write_picture(path, sheet(rows, labels=labels, height=144))
+    write_image(path, sheet(rows, labels=labels, height=144))
 
 
 def tell(text: str) -> None:

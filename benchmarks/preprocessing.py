@@ -62,7 +62,7 @@ def load_truth(name: str, out: Path, yard: Path):
 
 def preprocess(truth, folder: Path, threads: int, options: list[str]) -> dict:
     """Runs run_preprocess.py on the training images; returns seconds and warnings by stage."""
-    from som.data.files import write_image
+    from som.files import write_image
 
     images = folder / "images_alone"
     for i, image in enumerate(truth.train.images.numpy()):

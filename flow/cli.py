@@ -267,26 +267,25 @@ def _video_flow(frames: Tensor, options: VideoOptions, folder: Path | None) -> V
 
 
 def read_masks(folder: Path, names: list[str], size: tuple[int, int]) -> Tensor:
-    """(T,H,W) bool masks, above half of the brightest value, from images with the names of the frames.
+    """(T,H,W) bool masks from images with the names of the frames, see ``read_mask``.
 
     Raises:
-        FlowError: one is missing, unreadable or of another size.
+        UserError: one is missing, unreadable or of another size.
     """
-    import cv2
     import numpy as np
     import torch
 
+    from flow.io.images import IMAGE_SUFFIXES, read_mask
+
     masks = []
     for name in names:
-        path = next((p for p in sorted(folder.glob(f"{name}.*")) if p.suffix.lower() in (".png", ".jpg")), None)
+        path = next((p for p in sorted(folder.glob(f"{name}.*")) if p.suffix.lower() in IMAGE_SUFFIXES), None)
         if path is None:
             raise FlowError(f"{folder} has no mask {name}.png; give one mask for every frame, of the same name.")
-        mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
-        if mask is None or mask.shape != size:
-            raise FlowError(f"{path} must be a readable mask of {size[1]}x{size[0]} pixels.")
-        masks.append(mask)
-    stacked = np.stack(masks)
-    return torch.from_numpy(2 * stacked.astype(int) > max(int(stacked.max()), 1))
+        masks.append(read_mask(path))
+        if masks[-1].shape != size:
+            raise FlowError(f"{path} must be a mask of {size[1]}x{size[0]} pixels.")
+    return torch.from_numpy(np.stack(masks))
 
 
 def picture_of_flow(image0: Tensor, image1: Tensor, forward: Tensor, backward: Tensor) -> Tensor:
@@ -325,12 +324,8 @@ def _reduce(frames: Tensor, max_side: int) -> Tensor:
 
 def _write_image(path: Path, image: Tensor, quiet: bool = False) -> None:
     """Writes RGB (H,W,3) uint8 as .png or .jpg."""
-    import cv2
+    from flow.io.images import write_image
 
-    if path.suffix.lower() not in (".png", ".jpg"):
-        raise FlowError(f"{path}: pictures are written as .png or .jpg; give such a name.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not cv2.imwrite(str(path), cv2.cvtColor(image.numpy(), cv2.COLOR_RGB2BGR)):
-        raise FlowError(f"{path} could not be written; check the folder.")
+    write_image(path, image.numpy())
     if not quiet:
         print(f"wrote {path}")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
 from flow.errors import FlowError
 from flow.io.atomic import write_bytes
+from flow.io.images import decode_image, encode_image
 
 FLO_MAGIC = b"PIEH"
 """First bytes of a .flo file: the float 202021.25, little endian."""
@@ -36,11 +36,7 @@ def read_flow(path: str | Path) -> tuple[Tensor, Tensor]:
     reader = {".flo": _read_flo, ".png": _read_kitti}.get(path.suffix.lower())
     if reader is None:
         raise FlowError(f"{path} is no flow file; .flo (Middlebury) and .png (KITTI) can be read.")
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise FlowError(f"{path} cannot be read ({error.strerror}); check the path.") from error
-    flow, valid = reader(data, path)
+    flow, valid = reader(path)
     flow[~valid] = 0
     return torch.from_numpy(flow), torch.from_numpy(valid)
 
@@ -74,7 +70,11 @@ def write_flow(path: str | Path, flow: Tensor, valid: Tensor | None = None) -> N
     write_bytes(path, data)
 
 
-def _read_flo(data: bytes, path: Path) -> tuple[np.ndarray, np.ndarray]:
+def _read_flo(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise FlowError(f"{path} cannot be read ({error.strerror}); check the path.") from error
     if len(data) < 12 or data[:4] != FLO_MAGIC:
         raise FlowError(f'{path} must begin with the bytes "PIEH" of a Middlebury .flo file; get it again.')
     width, height = struct.unpack("<ii", data[4:12])
@@ -94,13 +94,12 @@ def _encode_flo(flow: np.ndarray, valid: np.ndarray) -> bytes:
     return FLO_MAGIC + struct.pack("<ii", width, height) + values.astype("<f4").tobytes()
 
 
-def _read_kitti(data: bytes, path: Path) -> tuple[np.ndarray, np.ndarray]:
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
-    if image is None or image.dtype != np.uint16 or image.ndim != 3 or image.shape[2] != 3:
+def _read_kitti(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    image = decode_image(path, "this KITTI flow")
+    if image.dtype != np.uint16 or image.ndim != 3 or image.shape[2] != 3:
         raise FlowError(f"{path} must be a 16-bit RGB image to be KITTI flow; an 8-bit picture of flow cannot be read.")
-    # OpenCV gives BGR; the file's red is u, green v, and blue says whether they are known.
-    valid, v, u = image[..., 0] > 0, image[..., 1], image[..., 2]
-    return (np.stack([u, v], -1).astype(np.float32) - 32768) / 64, valid
+    # red is u, green v, and blue says whether they are known
+    return (image[..., :2].astype(np.float32) - 32768) / 64, image[..., 2] > 0
 
 
 def _encode_kitti(flow: np.ndarray, valid: np.ndarray) -> bytes:
@@ -109,8 +108,4 @@ def _encode_kitti(flow: np.ndarray, valid: np.ndarray) -> bytes:
     if known.size and (known.min() < low or known.max() > high):
         raise FlowError(f"KITTI files hold flow from {low:g} to {high:g} px; write a .flo file instead.")
     steps = np.where(valid[..., None], np.round(flow * 64) + 32768, 0)
-    image = np.concatenate([valid[..., None], steps[..., ::-1]], -1).astype(np.uint16)
-    written, data = cv2.imencode(".png", image)
-    if not written:
-        raise FlowError("OpenCV could not encode the flow as a 16-bit png.")
-    return data.tobytes()
+    return encode_image(np.concatenate([steps, valid[..., None]], -1).astype(np.uint16), ".png")

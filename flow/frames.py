@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
 from flow.errors import FlowError
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+from flow.io.images import IMAGE_SUFFIXES, list_images, read_image, reduced_size, resize_image
+from flow.io.video import probe_video, read_video
 
 
 def read_frames(
@@ -27,7 +25,7 @@ def read_frames(
     """Frames ``start:end:every`` of a video.
 
     Args:
-        source: a folder of .jpg or .png images (in natural order: 2 before 10), a video file that OpenCV can decode,
+        source: a folder of .jpg or .png images (in natural order: 2 before 10), a video file that ffmpeg can decode,
             or a sequence of image files, in this order.
         max_side: larger frames are reduced so that their longer side has this many pixels.
         start, end, every: which frames, as in slices of lists, but not negative.
@@ -37,7 +35,7 @@ def read_frames(
         names: T file names without ending; five-digit frame numbers for a video file.
 
     Raises:
-        FlowError: nothing there, an unreadable image or video, or images of unequal size.
+        UserError: nothing there, an unreadable image or video, or images of unequal size.
     """
     if start < 0 or every < 1 or (end is not None and end <= start):
         raise FlowError(f"frames {start}:{end}:{every} are none; choose 0 <= start < end and every >= 1.")
@@ -65,63 +63,23 @@ def read_frames(
     return torch.from_numpy(np.stack(images)), names
 
 
-def reduced_size(height: int, width: int, max_side: int | None) -> tuple[int, int]:
-    """(height, width) with the longer side at most ``max_side`` pixels; None leaves the size as it is.
-
-    Raises:
-        FlowError: ``max_side`` is not positive.
-    """
-    if max_side is not None and max_side < 1:
-        raise FlowError(f"max_side must be at least 1 pixel, or None for the full size, got {max_side}.")
-    longest = max(height, width)
-    if max_side is None or longest <= max_side:
-        return height, width
-    return max(round(height * max_side / longest), 1), max(round(width * max_side / longest), 1)
-
-
 def reduce_image(image: np.ndarray, max_side: int | None) -> np.ndarray:
     """An image (H,W,3) uint8 with its longer side reduced to ``max_side`` by averaging areas; see ``reduced_size``."""
-    H, W = reduced_size(*image.shape[:2], max_side)
-    return image if image.shape[:2] == (H, W) else cv2.resize(image, (W, H), interpolation=cv2.INTER_AREA)
+    return resize_image(image, reduced_size(image.shape[:2], max_side))
 
 
 def _images_in(folder: Path) -> list[Path]:
-    paths = [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES]
+    paths = list_images(folder)
     if not paths:
-        raise FlowError(f"{folder} holds no {' or '.join(IMAGE_SUFFIXES)} image; give the folder of the frames.")
-    return sorted(paths, key=lambda path: _natural_key(path.name))
-
-
-def _natural_key(name: str) -> list[str | int]:
-    return [int(part) if part.isdigit() else part for part in re.split(r"([0-9]+)", name)]
+        raise FlowError(f"{folder}: holds no {' or '.join(IMAGE_SUFFIXES)} image; give the folder of the frames.")
+    return paths
 
 
 def _read_images(paths: Sequence[Path]) -> Iterator[tuple[str, np.ndarray]]:
     for path in paths:
-        if not path.is_file():
-            raise FlowError(f"{path} does not exist; check the path.")
-        image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-        if image is None:
-            raise FlowError(f"{path} is not a readable image; replace or remove it.")
-        yield path.stem, cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        yield path.stem, read_image(path, upright=True)
 
 
 def _read_video(path: Path, chosen: slice) -> Iterator[tuple[str, np.ndarray]]:
-    if not path.is_file():
-        raise FlowError(f"{path} does not exist; give a folder of images, a video file or several images.")
-    capture = cv2.VideoCapture(str(path))
-    try:
-        if not capture.isOpened():
-            raise FlowError(f"{path} is not a video that OpenCV can decode; convert it, or extract its frames.")
-        wanted = range(chosen.start, chosen.stop or 1 << 62, chosen.step)
-        for index in range(wanted.stop):
-            # grab() skips a frame without converting it.
-            if not capture.grab():
-                break
-            if index in wanted:
-                read, image = capture.retrieve()
-                if not read:
-                    raise FlowError(f"frame {index} of {path} cannot be decoded; convert the video again.")
-                yield f"{index:05d}", cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-    finally:
-        capture.release()
+    frames = read_video(path, probe_video(path), start=chosen.start, end=chosen.stop, every=chosen.step)
+    return ((f"{index:05d}", image) for index, image in frames)

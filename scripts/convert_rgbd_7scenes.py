@@ -27,8 +27,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from som.cameras.geometry import resize_intrinsics
 from som.data.dataset import VideoDataset, Views
-from som.data.files import list_images, reduced_size, resize_image, resize_map
 from som.data.folder import write_native
+from som.files import list_images, reduced_size, resize_image, resize_map
 
 INVALID_DEPTH = 65535
 """Written by some recordings of this data set instead of 0."""

@@ -12,7 +12,7 @@ import torch
 
 from som.cameras.camera import Camera, CameraModel
 from som.data.checks import Problems
-from som.data.files import attempt
+from som.files import load_file
 
 MODELS = {0: ("SIMPLE_PINHOLE", 3), 1: ("PINHOLE", 4), 2: ("SIMPLE_RADIAL", 4), 3: ("RADIAL", 5), 4: ("OPENCV", 8),
           5: ("OPENCV_FISHEYE", 8), 6: ("FULL_OPENCV", 12), 7: ("FOV", 5), 8: ("SIMPLE_RADIAL_FISHEYE", 4),
@@ -65,8 +65,8 @@ def read_model(folder: Path, problems: Problems) -> dict[str, ColmapImage]:
     """Registered images by file name; empty, with the reasons recorded, if the model cannot be read."""
     kind = "bin" if (folder / "images.bin").is_file() else "txt"
     readers = {"txt": (_cameras_text, _images_text), "bin": (_cameras_binary, _images_binary)}[kind]
-    cameras = attempt(folder / f"cameras.{kind}", problems, readers[0], "COLMAP's list of cameras")
-    images = attempt(folder / f"images.{kind}", problems, readers[1], "COLMAP's list of images")
+    cameras = problems.attempt(load_file, folder / f"cameras.{kind}", readers[0], "COLMAP's list of cameras")
+    images = problems.attempt(load_file, folder / f"images.{kind}", readers[1], "COLMAP's list of images")
     found: dict[str, ColmapImage] = {}
     for name, quat_wxyz, translation, camera_id, xy, point_ids in images or []:
         if cameras is None or camera_id not in cameras:
@@ -90,7 +90,7 @@ def read_points(folder: Path, problems: Problems) -> tuple[np.ndarray, np.ndarra
     """Numbers (P,) and positions (P,3) of a model's triangulated points; None if it has no readable list of them."""
     for kind, reader in (("bin", _points_binary), ("txt", _points_text)):
         if (folder / f"points3D.{kind}").is_file():
-            return attempt(folder / f"points3D.{kind}", problems, reader, "COLMAP's list of points")
+            return problems.attempt(load_file, folder / f"points3D.{kind}", reader, "COLMAP's list of points")
     return None
 
 

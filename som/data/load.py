@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from som.cameras.checks import rigid
 from som.data.checks import DatasetError, Problems, check_recording
 from som.data.config import CustomData, DavisData, DemoData, IphoneData, SequenceData
 from som.data.dataset import VideoDataset
@@ -17,8 +18,8 @@ from som.data.recording import SPLITS, Recording, Size
 from som.data.selection import apply_options
 from som.data.sequence import DepthSequence
 from som.data.views import load_recording
-from som.depth.data.files import read_mask, require_file, rigid
 from som.errors import UserError
+from som.files import read_mask, require_file
 
 
 def load_dataset(

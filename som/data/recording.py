@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from som.cameras.camera import Camera, CameraModel
-from som.depth.data.files import read_map, read_mask
 from som.errors import UserError
+from som.files import read_map, read_mask
 
 if TYPE_CHECKING:
     from flow.video_flow import VideoFlow

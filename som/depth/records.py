@@ -16,11 +16,10 @@ from torch import Tensor
 from som.data.checks import Problems
 from som.data.folder import HEADER, FrameEntry, Header, encode_header, read_header
 from som.data.recording import DEPTH_KINDS
-from som.depth.data.files import encode_image, read_image
 from som.depth.errors import DepthError
 from som.depth.evaluation import DepthReport, markdown_table
 from som.depth.metrics import resize_by_disparity
-from som.files import write_bytes, write_together
+from som.files import encode_image, image_size, write_bytes, write_together
 
 LARGEST_STEP = 65535
 
@@ -111,7 +110,7 @@ def _add_maps(
     suffix = ".npy" if unit is None else ".png"
     prefix = "" if split == "train" else f"{split}_"
     for i, entry in enumerate(entries):
-        size, content = entry.size or read_image(entry.image).shape[:2], entry.content
+        size, content = entry.size or image_size(entry.image), entry.content
         content["depth_file_path"] = f"depth/{prefix}{entry.name}{suffix}"
         files[folder / content["depth_file_path"]] = _depth_bytes(resize_by_disparity(depth[i], *size), unit)
         content.pop("depth_confidence_path", None)
@@ -170,20 +169,6 @@ def write_scores(path: str | Path, reports: Mapping[str, DepthReport]) -> None:
         write_bytes(path, markdown_table(reports).encode())
     else:
         raise DepthError(f"{path}: scores are written as .json or .md; choose one of these endings.")
-
-
-def write_picture(path: str | Path, picture: np.ndarray) -> None:
-    """Writes (H,W,3) uint8 RGB as png or jpg.
-
-    Raises:
-        DepthError: another ending, or no such picture.
-    """
-    path = Path(path)
-    if path.suffix.lower() not in (".png", ".jpg", ".jpeg"):
-        raise DepthError(f"{path}: pictures are written as .png or .jpg; choose one of these endings.")
-    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
-        raise DepthError(f"{path}: a picture must be (H,W,3) uint8, got {picture.dtype} {picture.shape}.")
-    write_bytes(path, encode_image(picture, path.suffix))
 
 
 def _entries(header: Header, split: str, names: Sequence[str] | None) -> list[FrameEntry]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import imageio.v3 as iio
 import numpy as np
 import torch
 
 from som.data.dataset import Views
 from som.evaluation.config import EvaluationConfig
 from som.evaluation.tracks import evenly_spread
+from som.files import write_image
 from som.rendering.video import colorize_depth, colorize_error, depth_range, side_by_side, to_uint8
 from som.scene import DynamicScene, SceneRender
 
@@ -34,9 +34,9 @@ class ViewPanels:
         error = np.abs(render.rgb.cpu().numpy() - truth / 255).mean(-1)
         error_map = np.where(valid[..., None], colorize_error(error), 0).astype(np.uint8)
         depth = colorize_depth(render.depth.cpu().numpy(), self._near, self._far, render.alpha.cpu().numpy())
-        iio.imwrite(self._folders["renders"] / name, rgb)
-        iio.imwrite(self._folders["ground_truth"] / name, truth)
-        iio.imwrite(self._folders["side_by_side"] / name, side_by_side(rgb, truth, error_map, depth))
+        write_image(self._folders["renders"] / name, rgb)
+        write_image(self._folders["ground_truth"] / name, truth)
+        write_image(self._folders["side_by_side"] / name, side_by_side(rgb, truth, error_map, depth))
 
 
 @torch.no_grad()

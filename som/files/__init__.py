@@ -1,5 +1,110 @@
-"""Files, once for the whole program: atomic writing here; images, arrays and text in the modules of these names."""
+"""Files, once for the whole program: images, video, arrays, text; written whole or not at all.
 
-from flow.io.atomic import atomic_path, link_file, write_bytes, write_text, write_together
+Importing this is cheap; what decodes is loaded when it is first used.
+"""
 
-__all__ = ["atomic_path", "link_file", "write_bytes", "write_text", "write_together"]
+from flow.io.arrays import (
+    array_shapes,
+    read_array,
+    read_arrays,
+    read_npz,
+    write_array,
+    write_npz,
+)
+from flow.io.atomic import (
+    atomic_path,
+    link_file,
+    write_bytes,
+    write_text,
+    write_together,
+)
+from flow.io.images import (
+    HEIF_SUFFIXES,
+    IMAGE_SUFFIXES,
+    MASK_THRESHOLD,
+    Size,
+    decode_image,
+    encode_image,
+    has_alpha,
+    image_size,
+    list_images,
+    read_image,
+    read_map,
+    read_mask,
+    reduced_size,
+    resize_image,
+    resize_map,
+    write_image,
+)
+from flow.io.text import (
+    UNREADABLE,
+    find_file,
+    load_file,
+    natural_key,
+    read_json,
+    read_keyed,
+    read_matrix,
+    read_numbers,
+    read_text,
+    require_file,
+    unreadable,
+)
+from flow.io.video import (
+    HDR_TRANSFERS,
+    VIDEO_SUFFIXES,
+    Scan,
+    VideoInfo,
+    decode_frames,
+    probe_video,
+    read_video,
+    scan_video,
+)
+
+__all__ = [
+    "HDR_TRANSFERS",
+    "HEIF_SUFFIXES",
+    "IMAGE_SUFFIXES",
+    "MASK_THRESHOLD",
+    "UNREADABLE",
+    "VIDEO_SUFFIXES",
+    "Scan",
+    "Size",
+    "VideoInfo",
+    "array_shapes",
+    "atomic_path",
+    "decode_frames",
+    "decode_image",
+    "encode_image",
+    "find_file",
+    "has_alpha",
+    "image_size",
+    "link_file",
+    "list_images",
+    "load_file",
+    "natural_key",
+    "probe_video",
+    "read_array",
+    "read_arrays",
+    "read_image",
+    "read_json",
+    "read_keyed",
+    "read_map",
+    "read_mask",
+    "read_matrix",
+    "read_npz",
+    "read_numbers",
+    "read_text",
+    "read_video",
+    "reduced_size",
+    "require_file",
+    "resize_image",
+    "resize_map",
+    "scan_video",
+    "unreadable",
+    "write_array",
+    "write_bytes",
+    "write_image",
+    "write_npz",
+    "write_text",
+    "write_together",
+]

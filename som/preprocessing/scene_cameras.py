@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from som.errors import UserError
-from som.files.arrays import read_npz, write_npz
+from som.files import read_npz, write_npz
 from som.preprocessing.cameras.result import CameraEstimate
 from som.preprocessing.importing.cameras import ImportedCameras
 

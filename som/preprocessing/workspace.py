@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, UInt8
@@ -20,8 +19,7 @@ from flow.tracks import PointTracks
 from flow.video_flow import VideoFlow
 from som.data.folder import frame_entry, write_header
 from som.errors import UserError
-from som.files import write_bytes
-from som.files.arrays import read_npz, write_npz
+from som.files import read_mask, read_npz, write_image, write_npz
 from som.preprocessing.config import PreprocessRun
 from som.preprocessing.frames.extract import FrameSet
 from som.preprocessing.providers.base import Clip, Lazy
@@ -110,8 +108,7 @@ class Workspace:
     def write_masks(self, folder: str, masks: Bool[Tensor, "t h w"]) -> None:
         """One png a frame, 255 where True, each whole or not at all."""
         for name, mask in zip(self.frames.names, masks.numpy(), strict=True):
-            _, encoded = cv2.imencode(".png", mask.astype(np.uint8) * 255)
-            write_bytes(self.root / folder / f"{name}.png", encoded.tobytes())
+            write_image(self.root / folder / f"{name}.png", mask)
 
     def read_masks(self, folder: str) -> Bool[Tensor, "t h w"] | None:
         """What ``write_masks`` wrote; None if there is no such folder.
@@ -124,10 +121,12 @@ class Workspace:
         masks = []
         for name in self.frames.names:
             path = self.root / folder / f"{name}.png"
-            mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
-            if mask is None or mask.shape != tuple(self.frames.size):
-                raise UserError(f"{path}: is missing or broken; run again with `redo` {folder}.")
-            masks.append(mask > 127)
+            try:
+                masks.append(read_mask(path))
+            except UserError as error:
+                raise UserError(f"{error} To compute the masks again, run again with `redo` {folder}.") from error
+            if masks[-1].shape != tuple(self.frames.size):
+                raise UserError(f"{path}: has not the size of the images; run again with `redo` {folder}.")
         return torch.from_numpy(np.stack(masks))
 
     def provenance(self) -> dict:

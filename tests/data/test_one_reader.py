@@ -185,7 +185,7 @@ CASES = {
     "mirrored poses": (every(mirror), "pose is not rigid"),
     "foreground in some frames": (drop_from_frame("foreground_path"), "00001.png: has no foreground map"),
     "depth in some frames": (drop_from_frame("depth_file_path"), {"depth": 2.0 * (T - 1) * H * W}),
-    "mask of 100": (lambda h, root: write_mask(root, 0, 100), {"moving": (T - 1) * 200}),
+    "mask of 100": (lambda h, root: write_mask(root, 0, 100), "this mask holds values up to 100"),
     "masks of 0 and 1": (masks_of_one, {}),
     "mask of another size": (mask_of_another_size, "foreground map is 32x24, expected 64x48"),
     "depth of half the size": (save_depth(np.full((H // 2, W // 2), 2.0, np.float32)), {}),

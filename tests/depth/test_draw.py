@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from som.depth.data.files import read_image
 from som.depth.draw import NO_TRUTH, NOT_PREDICTED, UNKNOWN, color_depth, color_error, disparity_range, sheet, to_bytes
-from som.depth.errors import DepthError
-from som.depth.records import write_picture
+from som.errors import UserError
+from som.files import read_image, write_image
 
 
 def test_colours_are_linear_in_disparity_and_unknown_is_black():
@@ -90,10 +89,10 @@ def test_bad_input_is_named(call, message):
 
 def test_pictures_are_written_and_refused(tmp_path):
     picture = np.random.default_rng(0).integers(0, 255, (6, 8, 3), dtype=np.uint8)
-    write_picture(tmp_path / "new" / "a.png", picture)
+    write_image(tmp_path / "new" / "a.png", picture)
     assert (read_image(tmp_path / "new" / "a.png") == picture).all()
-    with pytest.raises(DepthError, match=r"a\.webp"):
-        write_picture(tmp_path / "a.webp", picture)
-    with pytest.raises(DepthError, match="uint8"):
-        write_picture(tmp_path / "b.png", picture / 255)
+    with pytest.raises(UserError, match=r"a\.webp"):
+        write_image(tmp_path / "a.webp", picture)
+    with pytest.raises(UserError, match="uint8"):
+        write_image(tmp_path / "b.png", picture / 255)
     assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == ["a.png"]

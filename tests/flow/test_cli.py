@@ -95,7 +95,7 @@ def test_tracks_are_scored_against_true_ones(clip, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("pair", "{clip}/images/0.png", "{clip}/nothing.png"), "nothing.png does not exist"),
+        (("pair", "{clip}/images/0.png", "{clip}/nothing.png"), "nothing.png: this image is missing"),
         (("pair", "{clip}/images/0.png", "{clip}/images/1.png", "--weights", "{clip}/images/0.png"), "0.png"),
         (("pair", "{clip}/images/0.png", "{clip}/images/1.png", "--picture", "{clip}/a.gif"), "a.gif"),
         (("video", "{clip}", "--output", "{clip}/flow"), "holds no"),

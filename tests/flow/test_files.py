@@ -6,7 +6,7 @@ import zlib
 import pytest
 import torch
 
-from flow.errors import FlowError
+from flow.errors import FlowError, UserError
 from flow.files import read_flow, write_flow
 
 
@@ -103,7 +103,7 @@ def test_broken_files_are_refused(tmp_path):
     }  # fmt: skip
     for name, data in broken.items():
         (tmp_path / name).write_bytes(data)
-        with pytest.raises(FlowError, match=name):
+        with pytest.raises(UserError, match=name):
             read_flow(tmp_path / name)
 
 

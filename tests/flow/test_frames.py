@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from flow.errors import FlowError
-from flow.frames import read_frames, reduce_image, reduced_size
+from flow.errors import FlowError, UserError
+from flow.frames import read_frames, reduce_image
+from flow.io.images import reduced_size
 
 
 def write(path, value=(255, 0, 0), size=(24, 32)):
@@ -64,8 +65,8 @@ def test_reduction_averages_areas_and_never_enlarges(folder):
     image = np.zeros((4, 8, 3), np.uint8)
     image[::2, ::2] = 200
     assert (reduce_image(image, 4) == 50).all()
-    assert reduced_size(480, 854, 480) == (270, 480) and reduced_size(854, 480, 480) == (480, 270)
-    assert reduced_size(1, 1000, 10) == (1, 10) and reduced_size(30, 40, None) == (30, 40)
+    assert reduced_size((480, 854), 480) == (270, 480) and reduced_size((854, 480), 480) == (480, 270)
+    assert reduced_size((1, 1000), 10) == (1, 10) and reduced_size((30, 40), None) == (30, 40)
 
 
 def test_bad_sources_are_named(tmp_path, folder):
@@ -78,12 +79,12 @@ def test_bad_sources_are_named(tmp_path, folder):
     write(tmp_path / "sizes" / "a.png")
     write(tmp_path / "sizes" / "b.png", size=(24, 30))
     for call, words in (
-        (lambda: read_frames(empty), "empty holds no"),
-        (lambda: read_frames(tmp_path / "nowhere"), "nowhere does not exist"),
-        (lambda: read_frames(tmp_path / "broken.mp4"), "broken.mp4 is not a video"),
-        (lambda: read_frames(tmp_path / "bad"), "a.png is not a readable image"),
+        (lambda: read_frames(empty), "empty: holds no"),
+        (lambda: read_frames(tmp_path / "nowhere"), "nowhere: this video is missing"),
+        (lambda: read_frames(tmp_path / "broken.mp4"), "broken.mp4: no frame can be decoded"),
+        (lambda: read_frames(tmp_path / "bad"), "a.png: this image cannot be decoded"),
         (lambda: read_frames(tmp_path / "sizes"), "frame b is 30x24 but frame a is 32x24"),
-        (lambda: read_frames([folder / "gone.png"]), "gone.png does not exist"),
+        (lambda: read_frames([folder / "gone.png"]), "gone.png: this image is missing"),
         (lambda: read_frames([]), "no frame"),
         (lambda: read_frames(folder / "img0.png"), "is one image"),
         (lambda: read_frames(folder, start=4), "no frame in 4:"),
@@ -91,5 +92,5 @@ def test_bad_sources_are_named(tmp_path, folder):
         (lambda: read_frames(folder, every=0), "every >= 1"),
         (lambda: read_frames(folder, max_side=0), "max_side"),
     ):
-        with pytest.raises(FlowError, match=words):
+        with pytest.raises(UserError, match=words):
             call()

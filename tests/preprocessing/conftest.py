@@ -7,7 +7,7 @@ import pytest
 from som.data.config import DemoData
 from som.data.dataset import VideoDataset
 from som.data.demo import load_demo
-from som.data.files import write_image
+from som.files import write_image
 
 
 @pytest.fixture(scope="session")

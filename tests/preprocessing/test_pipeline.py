@@ -229,7 +229,7 @@ def test_demo_from_its_images_alone(tmp_path):
     """Cameras, masks and depth that the command finds in the built-in scene, against the truth."""
     from som.data.config import DemoData
     from som.data.demo import load_demo
-    from som.data.files import write_image
+    from som.files import write_image
     from som.preprocessing.cameras.alignment import align_cameras, focal_error, trajectory_error
 
     truth = load_demo(DemoData()).train

@@ -16,12 +16,11 @@ from som.commands.depth.options import InputOptions, MetricOptions
 from som.data.layouts import LAYOUTS, recognise
 from som.data.load import open_sequence
 from som.data.sequence import DepthSequence
-from som.depth.data.files import read_map
 from som.depth.draw import color_depth, disparity_range, sheet, to_bytes
 from som.depth.errors import DepthError
 from som.depth.metric_scale import DEFAULT_PRIORS, HeightPriors, Instances, read_priors
 from som.depth.metric_scale.files import read_instances, read_road
-from som.depth.records import write_picture
+from som.files import read_map, write_image
 
 
 def open_inputs(options: InputOptions, **sizing) -> list[DepthSequence]:
@@ -170,7 +169,7 @@ def write_depth_pictures(
         row = [to_bytes(sequence.image(t)), color_depth(depth[t], near_far)]
         if confidence is not None:
             row.append(to_bytes(confidence[t].expand(3, -1, -1)))
-        write_picture(folder / f"{sequence.names[t]}.png", sheet([row], height=max(sequence.size[0], 144)))
+        write_image(folder / f"{sequence.names[t]}.png", sheet([row], height=max(sequence.size[0], 144)))
 
 
 def spread(length: int, count: int) -> list[int]:

@@ -17,7 +17,8 @@ from som.depth.errors import DepthError
 from som.depth.evaluation import DepthEvaluation, markdown_table
 from som.depth.metrics import average_flipped, resize_by_disparity
 from som.depth.multiview import MultiViewNet, predict_views
-from som.depth.records import write_picture, write_scores
+from som.depth.records import write_scores
+from som.files import write_image
 from som.runs.device import choose_device, set_up_process
 from som.runs.progress import ProgressLine, say
 
@@ -48,7 +49,7 @@ def score(command: ScoreCommand) -> int:
                 evaluation.add(predicted, target, valid, f"{sequence.name}/{sequence.names[t]}")
             if number in shown:
                 picture = _picture(sequence, t, predicted, target, valid)
-                write_picture(command.output / "errors" / f"{number:05d}.png", picture)
+                write_image(command.output / "errors" / f"{number:05d}.png", picture)
             number += 1
     reports = {f"scale {scale}": evaluation.report() for scale, evaluation in evaluations.items()}
     print(markdown_table(reports), end="")

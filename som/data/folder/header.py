@@ -11,7 +11,7 @@ import numpy as np
 from som.cameras.camera import CameraModel
 from som.data.checks import Problems
 from som.data.recording import DEPTH_KINDS, SPLITS, WORLD_SCALES, Size
-from som.depth.data.files import IMAGE_SUFFIXES, read_json
+from som.files import IMAGE_SUFFIXES, read_json
 
 HEADER = "transforms.json"
 OPENGL_FROM_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])

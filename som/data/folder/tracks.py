@@ -7,10 +7,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from som.data.checks import Problems
 from som.data.dataset import GroundTruthTracks, Tracks
-from som.data.files import read_arrays as _read_arrays
-from som.files.arrays import write_npz
+from som.files import read_arrays, write_npz
 
 
 def read_tracks(path: Path) -> Tracks:
@@ -19,7 +17,7 @@ def read_tracks(path: Path) -> Tracks:
     Raises:
         UserError: the file is broken or lacks an array.
     """
-    arrays = read_arrays(path, ("query_frame", "xy", "visible"), "the tracks")
+    arrays = read_arrays(path, ("query_frame", "xy", "visible"), ("confidence",), "the tracks")
     visible = torch.from_numpy(arrays["visible"]).bool()
     confidence = torch.from_numpy(arrays["confidence"]).float() if "confidence" in arrays else visible.float()
     return Tracks(
@@ -36,7 +34,7 @@ def read_ground_truth_tracks(path: Path) -> GroundTruthTracks:
     Raises:
         UserError: the file is broken or lacks an array.
     """
-    arrays = read_arrays(path, ("query_frame", "xyz", "xy", "visible", "moving"), "the ground-truth tracks")
+    arrays = read_arrays(path, ("query_frame", "xyz", "xy", "visible", "moving"), what="the ground-truth tracks")
     return GroundTruthTracks(
         query_times=torch.from_numpy(arrays["query_frame"]).long(),
         xyz=torch.from_numpy(arrays["xyz"]).float(),
@@ -71,10 +69,3 @@ def write_ground_truth_tracks(path: Path, tracks: GroundTruthTracks) -> None:
             "moving": tracks.moving.numpy(),
         },
     )
-
-
-def read_arrays(path: Path, names: tuple[str, ...], what: str) -> dict[str, np.ndarray]:
-    problems = Problems(path)
-    arrays = _read_arrays(path, problems, names, what)
-    problems.raise_if_any()
-    return arrays

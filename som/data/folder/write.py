@@ -9,12 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from som.data.dataset import VideoDataset, Views
-from som.data.files import write_array, write_image
 from som.data.folder.header import HEADER, OPENGL_FROM_OPENCV
 from som.data.folder.tracks import write_ground_truth_tracks, write_tracks
 from som.data.recording import Size
 from som.errors import UserError
-from som.files import write_bytes
+from som.files import write_array, write_bytes, write_image
 
 
 def frame_entry(

@@ -7,12 +7,11 @@ from pathlib import Path
 
 from som.data.checks import Problems
 from som.data.colmap_model import ColmapImage, find_model, read_model
-from som.data.files import find_file, list_images
 from som.data.folder.tracks import read_tracks
 from som.data.layouts.layout import Layout
 from som.data.layouts.native import set_valid
 from som.data.recording import FrameRecord, Recording
-from som.depth.data.files import read_image
+from som.files import find_file, list_images, read_image
 
 DEPTH_UNIT = 1e-3
 """Of depth/*.png, in the model's unit."""

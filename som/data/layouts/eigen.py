@@ -12,8 +12,8 @@ from som.data.layouts import kitti_calibration as kitti
 from som.data.layouts.kitti_calibration import Truth
 from som.data.layouts.layout import Layout
 from som.data.recording import FrameRecord, Recording
-from som.depth.data.files import IMAGE_SUFFIXES, read_image, read_map, require_file
 from som.errors import UserError
+from som.files import IMAGE_SUFFIXES, image_size, read_image, read_map, require_file
 
 IMPROVED_UNIT = 1 / 256
 """Metres per step of KITTI's accumulated ground truth."""
@@ -82,7 +82,7 @@ def read(
         if improved is not None and truth_file is None:
             continue
         if key not in sizes:
-            sizes[key] = read_image(image).shape[:2]
+            sizes[key] = image_size(image)
         name = f"{line.drive} {line.frame:010d} {'l' if line.camera == 2 else 'r'}"
         frame = FrameRecord(name, partial(read_image, image), str(image), sizes[key], camera.K, camera.size)
         frame.time = len(frames)

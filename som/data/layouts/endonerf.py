@@ -10,13 +10,12 @@ import torch
 
 from som.data.checks import Problems
 from som.data.dataset import Tracks
-from som.data.files import attempt
 from som.data.folder.header import inverse_or_nan
 from som.data.folder.tracks import read_tracks
 from som.data.layouts.layout import Layout
 from som.data.recording import FrameRecord, Recording, Size, intrinsics
 from som.data.selection import hide_times
-from som.depth.data.files import list_images, read_image
+from som.files import list_images, read_array, read_image
 
 HELD_OUT_EVERY = 8
 """Frames i with (i - 1) % 8 == 0 are held out, as is usual for these sequences."""
@@ -30,7 +29,7 @@ def read(root: Path, problems: Problems) -> Recording:
     the image centre. Depth is an integer png, 0 = unknown, of unstated unit. Files are matched in name order.
     Tracks come from tracks.npz (native format) where it exists; otherwise there are none.
     """
-    poses = attempt(root / "poses_bounds.npy", problems, lambda p: np.load(p, allow_pickle=False), "the camera file")
+    poses = problems.attempt(read_array, root / "poses_bounds.npy", "the camera file")
     if poses is not None and (poses.ndim != 2 or poses.shape[1] != 17):
         problems.add(root / "poses_bounds.npy", f"must have shape (frames, 17), found {poses.shape}; write it anew.")
         poses = None

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
+from som.cameras.checks import check_intrinsics
 from som.data.checks import Problems
 from som.data.layouts.layout import Layout
 from som.data.recording import FrameRecord, Recording
-from som.depth.data.files import check_intrinsics, list_images, read_image
 from som.errors import UserError
+from som.files import image_size, list_images, read_image
 
 Offset = float | tuple[float, float]
 
@@ -25,7 +26,7 @@ def image_frames(folder: Path, paths: list[Path] | None = None) -> list[FrameRec
     paths = list_images(folder) if paths is None else paths
     if not paths:
         raise UserError(f"{folder}: holds no png or jpg image; give the folder of the frames.")
-    height, width = read_image(paths[0]).shape[:2]
+    height, width = image_size(paths[0])
     return [
         FrameRecord(p.stem, partial(read_image, p), str(p), (height, width), time=time) for time, p in enumerate(paths)
     ]

@@ -14,8 +14,8 @@ from som.data.layouts.native import set_valid
 from som.data.layouts.shape_of_motion import depth_from_disparity
 from som.data.pair_tracks import read_pair_tracks
 from som.data.recording import SPLITS, FrameRecord, Recording, Size, intrinsics
-from som.depth.data.files import read_image, read_json
 from som.errors import UserError
+from som.files import image_size, read_image, read_json
 
 PRIORS = "flow3d_preprocessed"
 DEFAULT_FPS = 30.0
@@ -89,7 +89,7 @@ def _read_split(path: Path, problems: Problems) -> list[tuple[str, int]]:
 def _stored_size(root: Path, frames: list[tuple[str, int]]) -> Size:
     for name, _ in frames:
         try:
-            return read_image(root / "rgb" / "1x" / f"{name}.png").shape[:2]
+            return image_size(root / "rgb" / "1x" / f"{name}.png")
         except UserError:
             continue  # reported when it is read
     return (1, 1)

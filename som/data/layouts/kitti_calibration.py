@@ -8,9 +8,10 @@ from typing import Literal
 
 import numpy as np
 
+from som.cameras.checks import check_intrinsics
 from som.data.recording import FrameRecord
-from som.depth.data.files import check_intrinsics, read_keyed, read_numbers, require_file
 from som.errors import UserError
+from som.files import read_keyed, read_numbers, require_file
 
 Truth = Literal["camera", "eigen"]
 EARTH_RADIUS = 6378137.0

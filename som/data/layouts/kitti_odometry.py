@@ -14,8 +14,8 @@ from som.data.layouts.kitti_calibration import Truth
 from som.data.layouts.layout import Layout
 from som.data.layouts.plain import read_pose_rows
 from som.data.recording import FrameRecord, Recording
-from som.depth.data.files import read_numbers
 from som.errors import UserError
+from som.files import read_numbers
 
 
 def read(path: Path, problems: Problems, *, camera: int = 2, truth: Truth = "camera") -> Recording:

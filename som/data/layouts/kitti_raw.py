@@ -13,8 +13,8 @@ from som.data.layouts.images import image_frames
 from som.data.layouts.kitti_calibration import Truth
 from som.data.layouts.layout import Layout
 from som.data.recording import Recording
-from som.depth.data.files import list_images
 from som.errors import UserError
+from som.files import list_images
 
 
 def read(path: Path, problems: Problems, *, camera: int = 2, truth: Truth = "camera") -> Recording:

@@ -14,8 +14,8 @@ from som.data.folder.header import FrameEntry, Header, read_header
 from som.data.folder.tracks import read_ground_truth_tracks, read_tracks
 from som.data.layouts.layout import Layout
 from som.data.recording import FrameRecord, Recording, Size
-from som.depth.data.files import has_alpha, read_image, read_opaque
 from som.errors import UserError
+from som.files import has_alpha, image_size, read_image
 
 
 def read(root: Path, problems: Problems) -> Recording:
@@ -49,7 +49,7 @@ def _stored_size(header: Header) -> Size:
     """(height, width) of the images where transforms.json does not say: that of the first that can be read."""
     for entry in header.frames:
         try:
-            return entry.size or read_image(entry.image).shape[:2]
+            return entry.size or image_size(entry.image)
         except UserError:
             continue  # reported when it is read
     return (1, 1)
@@ -86,9 +86,9 @@ def set_valid(record: FrameRecord, image: Path, mask: Path | None = None) -> Non
 
 
 def _opaque(image: Path, inside) -> np.ndarray | None:
-    opaque, mask = read_opaque(image), None if inside is None else inside()
-    if opaque is None or mask is None:
-        return mask if opaque is None else opaque
+    opaque, mask = read_image(image, alpha=True)[..., 3] > 127, None if inside is None else inside()
+    if mask is None:
+        return opaque
     if opaque.shape != mask.shape:
         raise UserError(f"{image}: this image has another size than its mask; write both at one size.")
     return opaque & mask

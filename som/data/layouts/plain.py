@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
+from som.cameras.checks import rigid
 from som.data.checks import Problems
 from som.data.layouts.images import Offset, image_frames, set_cameras, shifted_intrinsics
 from som.data.layouts.layout import Layout
 from som.data.recording import FrameRecord, Recording
-from som.depth.data.files import list_images, read_map, read_matrix, read_numbers, rigid
 from som.errors import UserError
+from som.files import list_images, read_map, read_matrix, read_numbers
 
 
 def read(

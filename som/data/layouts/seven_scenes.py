@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
+from som.cameras.checks import rigid
 from som.data.checks import Problems
 from som.data.layouts.images import Offset, shifted_intrinsics
 from som.data.layouts.layout import Layout
 from som.data.recording import FrameRecord, Recording
-from som.depth.data.files import read_image, read_map, read_matrix, rigid
 from som.errors import UserError
+from som.files import image_size, read_image, read_map, read_matrix
 
 K_7SCENES = np.array([[585.0, 0, 320], [0, 585, 240], [0, 0, 1]])
 """Nominal intrinsics of the depth camera for 640x480, integer pixel centres, as the data set's page gives them."""
@@ -39,7 +40,7 @@ def read(
     if not images:
         raise UserError(f"{path}: holds no frame-NNNNNN.color.png; give the folder of one sequence, such as seq-01.")
     intrinsics = shifted_intrinsics(K_7SCENES if K is None else K, center_offset, path)
-    size = read_image(images[0]).shape[:2]
+    size = image_size(images[0])
     frames = []
     for time, image in enumerate(images):
         stem = image.name.removesuffix(".color.png")

@@ -10,14 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from som.data.checks import Problems
-from som.data.files import attempt
 from som.data.folder.header import inverse_or_nan
 from som.data.layouts.layout import Layout
 from som.data.layouts.native import set_valid
 from som.data.pair_tracks import read_pair_tracks
 from som.data.recording import FrameRecord, Recording, Size, intrinsics
-from som.depth.data.files import list_images, read_image
 from som.errors import UserError
+from som.files import image_size, list_images, load_file, read_image
 
 DROID_PIXELS = 384 * 512
 """DROID-SLAM's images are resized to about this many pixels, then cropped to multiples of 8."""
@@ -57,10 +56,10 @@ def read_sequence(root: Path, problems: Problems, seq: str, folders: Folders, la
     if not paths:
         problems.add(images, "holds no image; extract the video's frames there.")
     droid = root / "droid_recon" / f"{seq}.npy"
-    cameras = attempt(droid, problems, load_dict, "the camera file of DROID-SLAM")
+    cameras = problems.attempt(load_file, droid, load_dict, "the camera file of DROID-SLAM")
     if cameras is not None:
         cameras = _check_cameras(droid, cameras, len(paths), problems)
-    size = read_image(paths[0]).shape[:2] if paths else (1, 1)
+    size = image_size(paths[0]) if paths else (1, 1)
     recording = Recording(
         name=seq,
         layout=layout,

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from som.data.checks import Problems
@@ -15,10 +13,8 @@ from som.data.layouts.images import set_cameras
 from som.data.layouts.layout import Layout
 from som.data.recording import FrameRecord, Recording, Size
 from som.data.sequence import resize_image, target_size
-from som.depth.data.files import require_file
 from som.errors import UserError
-
-VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".gif")
+from som.files import VIDEO_SUFFIXES, probe_video, read_video
 
 
 def read(
@@ -33,7 +29,7 @@ def read(
     max_side: int | None = None,
     multiple: int = 1,
 ) -> Recording:
-    """A video file that OpenCV can decode. Its frames are decoded once, here, and kept as uint8 at the size wanted.
+    """A video file that ffmpeg can decode. Its frames are decoded once, here, and kept as uint8 at the size wanted.
 
     Args:
         K: (3,3) or (T,3,3) for the video's frames as stored, pixel centres at +0.5.
@@ -45,34 +41,26 @@ def read(
     Raises:
         UserError: the file is missing or cannot be decoded, fps exceeds the file's, or the range holds no frame.
     """
-    require_file(path, "the video", "check the path")
-    capture = cv2.VideoCapture(str(path))
-    try:
-        if not capture.isOpened():
-            raise UserError(f"{path}: OpenCV cannot decode this video; convert it, or extract its frames.")
-        own_fps = capture.get(cv2.CAP_PROP_FPS)
-        if not (np.isfinite(own_fps) and own_fps > 0):
-            raise UserError(f"{path}: the video does not say its frame rate; extract its frames.")
-        if fps is not None and not 0 < fps <= own_fps * 1.001:
-            raise UserError(f"{path}: fps must be above 0 and at most the video's {own_fps:g}, got {fps}.")
-        wanted = _Rhythm(start, end, own_fps if fps is None else fps, own_fps)
-        images = {}
-        for index, image in _decode(path, capture, wanted):
-            stored = image.shape[:2]
-            images[index] = resize_image(image, target_size(stored, size, max_side, multiple))
-    finally:
-        capture.release()
+    info = probe_video(path)
+    if info.fps is None:
+        raise UserError(f"{path}: the video does not say its frame rate; extract its frames.")
+    if fps is not None and not 0 < fps <= info.fps * 1.001:
+        raise UserError(f"{path}: fps must be above 0 and at most the video's {info.fps:g}, got {fps}.")
+    wanted = _Rhythm(start, info.fps if fps is None else fps, info.fps)
+    final = target_size(info.size, size, max_side, multiple)
+    decoded = read_video(path, info, start=start, end=end)
+    images = {index: resize_image(image, final) for index, image in decoded if wanted.includes(index)}
     if not images:
         raise UserError(f"{path}: there is no frame in {start}:{end}; choose another range.")
     frames = []
     for index, image in images.items():
         record = FrameRecord(f"{index:05d}", partial(_same, image), f"{path}, frame {index}", image.shape[:2])
-        record.K_size, record.time = stored, len(frames)
+        record.K_size, record.time = info.size, len(frames)
         frames.append(record)
     recording = Recording(path.stem, "video", frames, fps=wanted.fps, root=path)
     set_cameras(recording, K, path)
     for index, record in zip(images, frames, strict=True):
-        record.timestamp = index / own_fps
+        record.timestamp = index / info.fps
     return recording
 
 
@@ -81,7 +69,6 @@ class _Rhythm:
     """Which frames of a video are wanted."""
 
     start: int
-    end: int | None
     fps: float
     own_fps: float
 
@@ -89,17 +76,6 @@ class _Rhythm:
         """Whether the frame is, of all frames, the nearest to a multiple of 1/fps after the start."""
         since = index - self.start
         return since >= 0 and round(round(since * self.fps / self.own_fps) * self.own_fps / self.fps) == since
-
-
-def _decode(path: Path, capture: cv2.VideoCapture, wanted: _Rhythm) -> Iterator[tuple[int, np.ndarray]]:
-    index = 0
-    while (wanted.end is None or index < wanted.end) and capture.grab():  # grab() decodes without converting
-        if wanted.includes(index):
-            read, image = capture.retrieve()
-            if not read:
-                raise UserError(f"{path}: frame {index} cannot be decoded; convert the video again.")
-            yield index, cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-        index += 1
 
 
 def _same(image: np.ndarray) -> np.ndarray:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
-from som.depth.data.files import read_json
 from som.depth.errors import DepthError
 from som.depth.metric_scale.instances import Instances, instances_from_masks
 from som.depth.metric_scale.rle import decode_segmentation
+from som.files import read_json
 
 COCO_CLASSES = {1: "person", 3: "car"}
 """Ids of the classes with default height priors in COCO's own list, for result lists, which carry no names."""

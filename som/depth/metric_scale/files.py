@@ -10,12 +10,11 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from som.depth.data.files import read_map
 from som.depth.errors import DepthError
 from som.depth.metric_scale.cityscapes import instances_from_instance_ids, road_from_label_ids
 from som.depth.metric_scale.coco import read_coco
 from som.depth.metric_scale.instances import Instances, resize_nearest
-from som.files.arrays import write_npz
+from som.files import read_map, write_npz
 
 
 def write_instances(path: str | Path, instances: Instances) -> None:

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 
 from som.cameras.geometry import max_parallax
 from som.errors import UserError
-from som.files.arrays import read_npz, write_npz
+from som.files import read_npz, write_npz
 
 MAX_ERROR = 1.0
 """Sparse depth is taken from observations with a reprojection error below this many pixels at a longer side of 480."""

@@ -6,15 +6,12 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 
-from som.data.files import reduced_size
 from som.errors import UserError
-from som.files import write_bytes
+from som.files import Scan, read_image, reduced_size, write_image, write_text
 from som.preprocessing.frames import inspection
-from som.preprocessing.frames.ffmpeg import Scan
-from som.preprocessing.frames.images import IMAGE_SUFFIXES, read_upright
+from som.preprocessing.frames.images import IMAGE_SUFFIXES
 from som.preprocessing.frames.names import FrameNames
 from som.preprocessing.frames.options import FrameOptions
 from som.preprocessing.frames.recordings import Images, Progress, Video, open_recording
@@ -69,7 +66,7 @@ class FrameSet:
 
     def read(self) -> np.ndarray:
         """(T,H,W,3) uint8 RGB."""
-        return np.stack([read_upright(path) for path in self.paths])
+        return np.stack([read_image(path) for path in self.paths])
 
 
 def extract_frames(source: Path, folder: Path, options: FrameOptions, progress: Progress | None = None) -> FrameSet:
@@ -129,15 +126,15 @@ def _write_frames(
     )
     path_of = dict(zip(chosen.indices, frames.paths, strict=True))
     missing = [index for index, path in path_of.items() if not path.is_file()]
-    sharpness = {i: inspection.sharpness(read_upright(p)) for i, p in path_of.items() if p.is_file()}
+    sharpness = {i: inspection.sharpness(read_image(p)) for i, p in path_of.items() if p.is_file()}
     decoded = recording.decode(missing, size) if missing else iter(())
     for count, (index, image) in enumerate(decoded):
         report("writing images", count / len(missing))
-        write_bytes(path_of[index], _encode_png(image))
+        write_image(path_of[index], image)
         sharpness[index] = inspection.sharpness(image)
     _note_quality(frames, scan, chosen, [sharpness[i] for i in chosen.indices])
     kept = {name: value for name, value in vars(frames).items() if name not in ("folder", "reused")}
-    write_bytes(folder / RECORD, (json.dumps({**made_from, "frames": kept}, indent=1) + "\n").encode())
+    write_text(folder / RECORD, json.dumps({**made_from, "frames": kept}, indent=1) + "\n")
     report("writing images", 1.0)
     return frames
 
@@ -245,7 +242,7 @@ def _claim_folder(folder: Path, made_from: dict) -> None:
             path.unlink()
     for path in folder.glob(".*.png.*.tmp"):
         path.unlink()
-    write_bytes(folder / RECORD, (json.dumps(made_from, indent=1) + "\n").encode())
+    write_text(folder / RECORD, json.dumps(made_from, indent=1) + "\n")
 
 
 def _same_origin(record: dict, made_from: dict) -> bool:
@@ -264,7 +261,3 @@ def _read_record(folder: Path) -> dict | None:
     if not isinstance(record, dict) or record.get("format") not in READABLE_FORMATS:
         raise UserError(f"{folder / RECORD}: is no record of this version; remove {folder} and try again.")
     return record
-
-
-def _encode_png(image: np.ndarray) -> bytes:
-    return cv2.imencode(".png", image[..., ::-1])[1].tobytes()

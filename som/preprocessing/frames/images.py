@@ -8,16 +8,13 @@ from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 
-import cv2
-import imageio.v3 as iio
 import numpy as np
 
-from som.data.files import UNREADABLE
 from som.errors import UserError
+from som.files import HEIF_SUFFIXES, natural_key, read_image, resize_image
 
-HEIF_SUFFIXES = (".heic", ".heif", ".hif")
-"""Photos of phones; reading them needs an optional package."""
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", *HEIF_SUFFIXES)
+"""Of recordings; those of data sets are fewer."""
 NUMBERS = re.compile(r"(\d+)")
 
 
@@ -38,11 +35,6 @@ def list_recording(folder: Path) -> list[Path]:
     return sorted(paths, key=lambda path: (natural_key(path.name), path.name))
 
 
-def natural_key(name: str) -> list[tuple[int, int | str]]:
-    """Sorts names by their numbers, not by digits."""
-    return [(0, int(part)) if part.isdigit() else (1, part.lower()) for part in NUMBERS.split(name)]
-
-
 def missing_numbers(paths: list[Path]) -> list[int]:
     """Numbers that the names skip, where names differ in their last number only and mostly count in equal steps."""
     parts = [NUMBERS.split(path.stem) for path in paths]
@@ -54,44 +46,6 @@ def missing_numbers(paths: list[Path]) -> list[int]:
     if step < 1 or count < 0.8 * (len(numbers) - 1):
         return []
     return sorted(set(range(numbers[0], numbers[-1] + 1, step)) - set(numbers))
-
-
-def read_upright(path: Path) -> np.ndarray:
-    """(H,W,3) uint8 RGB: turned as its EXIF orientation says, transparency dropped, 16 bits reduced to 8.
-
-    Raises:
-        UserError: the file is no readable image.
-    """
-    if path.suffix.lower() in HEIF_SUFFIXES:
-        _allow_heif(path)
-    try:
-        mode = iio.immeta(path, plugin="pillow", index=0, exclude_applied=False).get("mode")
-        as_rgb = {"mode": "RGB"} if mode in ("CMYK", "YCbCr", "LAB", "HSV", "P", "PA") else {}
-        image = iio.imread(path, plugin="pillow", index=0, rotate=True, **as_rgb)
-    except UNREADABLE as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise UserError(f"{path}: is no readable image ({reason}); replace or remove it.") from error
-    if image.dtype == bool:
-        image = image.astype(np.uint8) * 255
-    elif image.dtype == np.uint16 or (image.dtype == np.int32 and image.max() > 255):
-        image = (image.clip(0, 65535) / 257).round().astype(np.uint8)
-    elif image.dtype != np.uint8:
-        raise UserError(f"{path}: holds {image.dtype} values, 8 or 16 bits are expected; convert it to png.")
-    if image.ndim == 2 or image.shape[2] <= 2:
-        image = np.repeat(image.reshape(*image.shape[:2], -1)[..., :1], 3, axis=2)
-    return np.ascontiguousarray(image[..., :3])
-
-
-def _allow_heif(path: Path) -> None:
-    """Teaches Pillow to open HEIF."""
-    try:
-        import pillow_heif  # optional: no other format needs it
-    except ImportError:
-        raise UserError(
-            f'{path}: reading HEIC photos needs the package pillow-heif; run `pip install "som4d[heic]"`, or convert '
-            "them to jpg or png."
-        ) from None
-    pillow_heif.register_heif_opener()
 
 
 def check_sizes(paths: list[Path], sizes: list[tuple[int, int]]) -> None:
@@ -112,10 +66,7 @@ def check_sizes(paths: list[Path], sizes: list[tuple[int, int]]) -> None:
 def read_images(paths: list[Path], indices: list[int], size: tuple[int, int]) -> Iterator[tuple[int, np.ndarray]]:
     """Index and image (H,W,3) uint8 RGB of chosen files, resized by area to ``size`` (height, width)."""
     for index in indices:
-        image = read_upright(paths[index])
-        if image.shape[:2] != size:
-            image = cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_AREA)
-        yield index, image
+        yield index, resize_image(read_image(paths[index], upright=True), size)
 
 
 def scan_images(
@@ -128,7 +79,7 @@ def scan_images(
     """
     thumbnails, sizes = [], []
     for i, path in enumerate(paths):
-        image = read_upright(path)
+        image = read_image(path, upright=True)
         sizes.append(image.shape[:2])
         thumbnails.append(thumbnail(image))
         progress((i + 1) / len(paths))

@@ -10,8 +10,8 @@ import numpy as np
 
 from flow.progress import Progress
 from som.errors import UserError
+from som.files import HDR_TRANSFERS, Scan, decode_frames, scan_video
 from som.preprocessing.frames import inspection
-from som.preprocessing.frames.ffmpeg import HDR_TRANSFERS, Scan, decode_frames, scan_video
 from som.preprocessing.frames.images import (
     IMAGE_SUFFIXES,
     list_recording,
@@ -53,7 +53,11 @@ class Video:
     def scan(self, report: Progress) -> Scan:
         report("reading the video", 0.0)
         self.found = scan_video(
-            self.path, self.options.start, self.options.end, lambda share: report("reading the video", share)
+            self.path,
+            self.options.start,
+            self.options.end,
+            inspection.THUMBNAIL_SIDE,
+            lambda share: report("reading the video", share),
         )
         return self.found
 

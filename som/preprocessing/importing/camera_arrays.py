@@ -9,7 +9,7 @@ import numpy as np
 from som.data.layouts.shape_of_motion import load_dict
 from som.data.recording import intrinsics
 from som.errors import UserError
-from som.preprocessing.importing.arrays import BROKEN, array_shapes, load_array, load_arrays
+from som.files import UNREADABLE, array_shapes, read_array, read_arrays
 from som.preprocessing.importing.camera_sources import (
     CameraRequest,
     ForeignCameras,
@@ -40,8 +40,7 @@ def read_megasam_cameras(path: Path, request: CameraRequest) -> ForeignCameras:
     Raises:
         UserError: arrays are missing, of other shapes, or of another number of frames.
     """
-    arrays = load_arrays(path, MEGASAM)
-    _require(path, arrays, MEGASAM)
+    arrays = read_arrays(path, MEGASAM)
     depth, c2w = arrays["depths"], arrays["cam_c2w"]
     match = match_count(path, len(c2w), request.names, "cameras")
     _check_shape(path, "cam_c2w", c2w, (len(c2w), 4, 4))
@@ -65,7 +64,7 @@ def read_posed_depth_cameras(path: Path, request: CameraRequest) -> ForeignCamer
     names = posed_depth_names(set(array_shapes(path)))
     if names is None:
         raise UserError(f"{path}: must hold extrinsics, intrinsics and depth, as Depth Anything 3 exports them.")
-    arrays = load_arrays(path, names[:3])
+    arrays = read_arrays(path, names[:3])
     poses, K, depth = (without_batch(arrays[name], ndim) for name, ndim in zip(names[:3], (3, 3, 3), strict=True))
     match = match_count(path, len(poses), request.names, "cameras")
     _check_shape(path, names[0], poses, (len(poses), 4 if poses.shape[1:2] == (4,) else 3, 4))
@@ -93,7 +92,7 @@ def read_droid_cameras(path: Path, request: CameraRequest) -> ForeignCameras:
     except UserError:
         shape = None
     if shape is not None and len(shape) == 2 and shape[1] == 7:
-        values = load_array(path).astype(np.float64)
+        values = read_array(path).astype(np.float64)
         match = match_count(path, len(values), request.names, "cameras")
         values = values[match.chosen]
         K = np.tile(request.given_intrinsics(path), (len(values), 1, 1))
@@ -109,7 +108,7 @@ def read_droid_cameras(path: Path, request: CameraRequest) -> ForeignCameras:
         raise UserError(f"{path}: is a pickled dict; if you trust its maker, open it with `cameras.allow_pickle`.")
     try:
         values = load_dict(path)
-    except BROKEN as error:
+    except UNREADABLE as error:
         raise UserError(f"{path}: cannot be read as a dict of arrays ({error}); save it anew.") from error
     wanted = ("traj_c2w", "intrinsics", "img_shape")
     _require(path, values, wanted)

@@ -10,12 +10,12 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Bool, Float
 
+from som.cameras.checks import check_intrinsics, rigid
 from som.cameras.geometry import interpolate_poses
-from som.depth.data.files import check_intrinsics, rigid
 from som.depth.errors import DepthError
 from som.errors import UserError
+from som.files import array_shapes
 from som.preprocessing.frames.names import FrameNames
-from som.preprocessing.importing.arrays import array_shapes
 from som.preprocessing.importing.camera_arrays import (
     MEGASAM,
     posed_depth_names,

@@ -6,14 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
-from som.data.checks import Problems
-from som.data.files import attempt, decode
 from som.errors import UserError
+from som.files import array_shapes, decode_image, read_array, read_arrays
 from som.preprocessing.frames.names import FrameNames
-from som.preprocessing.importing.arrays import array_shapes, load_array, load_arrays
 from som.preprocessing.importing.camera_arrays import MEGASAM, posed_depth_names, without_batch
 from som.preprocessing.importing.frames import Match, frame_name, listed, match_count, match_names, natural_order
 from som.preprocessing.importing.trajectories import MONST3R_FILES
@@ -56,7 +53,7 @@ def read_depth_file(path: Path, names: FrameNames, size: Size, source_size: Size
     """
     facts = {"file": str(path)}
     if path.suffix == ".npy":
-        values, match = _sequence(path, load_array(path), names)
+        values, match = _sequence(path, read_array(path), names)
         return ForeignDepth(None, values, match, None, None, None, facts=facts)
     if path.suffix != ".npz":
         raise UserError(
@@ -64,18 +61,18 @@ def read_depth_file(path: Path, names: FrameNames, size: Size, source_size: Size
         )
     found = set(array_shapes(path))
     if set(MEGASAM) <= found:
-        values, match = _sequence(path, load_arrays(path, ("depths",))["depths"], names)
+        values, match = _sequence(path, read_arrays(path, ("depths",))["depths"], names)
         window = droid_image(path, values.shape[1:], size, source_size)
         return ForeignDepth("MegaSaM", values, match, window, "scale", "depth", facts=facts)
     posed = posed_depth_names(found)
     if posed is not None:
-        arrays = load_arrays(path, posed[2:])
+        arrays = read_arrays(path, posed[2:3], posed[3:])
         values, match = _sequence(path, arrays[posed[2]], names)
         confidence = _sequence(path, arrays[posed[3]], names)[0] if posed[3] in arrays else None
         program = "VGGT" if posed[2:] == ("depth", "depth_conf") else "Depth Anything 3"
         return ForeignDepth(program, values, match, None, "scale", "depth", confidence, facts)
     name, meaning = _main_array(path, found)
-    values, match = _sequence(path, load_arrays(path, (name,))[name], names)
+    values, match = _sequence(path, read_arrays(path, (name,))[name], names)
     return ForeignDepth(None, values, match, None, None, meaning, facts=facts)
 
 
@@ -123,10 +120,7 @@ def _npz_files(path: Path, files: list[Path], names: FrameNames, facts: dict) ->
     match = match_names(path, [p.name for p in files], names, "depth maps")
     values = []
     for i in match.chosen:
-        arrays = load_arrays(files[i], (name,))
-        if name not in arrays:
-            raise UserError(f"{files[i]}: lacks the array {name} that {files[0].name} has; write it anew.")
-        values.append(_one_channel(files[i], arrays[name]))
+        values.append(_one_channel(files[i], read_arrays(files[i], (name,))[name]))
     if found == {"depth", "fov"}:  # only MegaSaM's script for UniDepth writes these two
         return ForeignDepth("UniDepth", values, match, None, "metric", "depth", facts=facts)
     return ForeignDepth(None, values, match, None, None, meaning, facts=facts)
@@ -153,27 +147,16 @@ def _files(folder: Path, suffix: str) -> list[Path]:
 def _read(path: Path) -> np.ndarray:
     """(h,w) numbers of one file."""
     if path.suffix == ".npy":
-        return _one_channel(path, load_array(path))
+        return _one_channel(path, read_array(path))
     if path.suffix.lower() == ".exr":
         return _one_channel(path, _read_exr(path))
-    problems = Problems(path)
-    values = attempt(path, problems, decode if path.suffix.lower() == ".png" else _read_opencv, "this depth map")
-    if values is None:
-        raise UserError(problems.found[0])
+    values = decode_image(path, "this depth map")
     if values.dtype == np.uint8:
         raise UserError(
             f"{path}: is an 8-bit picture, in which depth has 256 steps at most and often a colour map; save the "
             "network's numbers as .npy or 16-bit png instead."
         )
     return _one_channel(path, values)
-
-
-def _read_opencv(path: Path) -> np.ndarray:
-    """PFM and float TIFF; png is not read this way, because OpenCV 4 silently fills files that were cut off."""
-    values = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
-    if values is None:
-        raise ValueError("it is no image that OpenCV knows, or cut off")
-    return values
 
 
 def _read_exr(path: Path) -> np.ndarray:

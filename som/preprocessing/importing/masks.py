@@ -9,21 +9,17 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Bool
-from PIL import Image
 from torch import Tensor
 
 from som.errors import UserError
+from som.files import IMAGE_SUFFIXES, MASK_THRESHOLD, array_shapes, decode_image, read_array, read_arrays
 from som.preprocessing.frames.names import FrameNames
-from som.preprocessing.importing.arrays import array_shapes, load_array, load_arrays
 from som.preprocessing.importing.frames import Match, listed, match_count, match_names, natural_order
 from som.preprocessing.importing.trajectories import MONST3R_FILES
 from som.preprocessing.importing.windows import Size, Window, dust3r_image, whole_image
 
 ARRAY_NAMES = ("masks", "mask", "foreground", "dynamic_masks", "arr_0")
 """Under which an .npz file may hold its masks; an only array may have any name."""
-THRESHOLD = 127
-"""Grey values above it are moving, in files that go beyond it; smaller values are numbers of objects."""
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
 @dataclass
@@ -134,19 +130,16 @@ def _objects(
 
 def _read_image(path: Path) -> np.ndarray:
     """(H,W) integers: palette indices or grey values; of colours 255 where any channel is not 0."""
-    try:
-        with Image.open(path) as image:
-            if image.mode in ("RGB", "RGBA", "LA", "CMYK", "YCbCr"):
-                colors = np.asarray(image.convert("RGB"))
-                gray = (colors == colors[..., :1]).all()
-                return colors[..., 0] if gray else np.where(colors.any(-1), 255, 0)
-            return np.asarray(image).astype(np.int64)  # palette indices, bits and 16-bit grey come as they are
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path}: this mask cannot be read ({error}); write it anew.") from error
+    pixels = decode_image(path, "this mask", raw=True)
+    if pixels.ndim == 2:
+        return pixels.astype(np.int64)
+    colors = pixels[..., : 3 if pixels.shape[2] > 2 else 1]
+    gray = (colors == colors[..., :1]).all()
+    return colors[..., 0] if gray else np.where(colors.any(-1), 255, 0)
 
 
 def _read_array(path: Path) -> np.ndarray:
-    values = load_array(path)
+    values = read_array(path)
     values = values.reshape([n for n in values.shape if n != 1]) if values.ndim > 2 else values
     if values.ndim != 2:
         raise UserError(f"{path}: a mask must have shape (height, width), found {values.shape}; write it anew.")
@@ -165,19 +158,20 @@ def _moving(path: Path, values: list[np.ndarray], object_ids: tuple[int, ...] | 
     largest = max(float(v.max()) for v in values)
     if all(v.dtype.kind == "f" for v in values):
         return [v > (0.5 if largest <= 1 else 0) for v in values]
-    return [v > (THRESHOLD if largest > THRESHOLD else 0) for v in values]
+    # grey values that go beyond the threshold are masks; smaller ones are numbers of objects
+    return [v > (MASK_THRESHOLD if largest > MASK_THRESHOLD else 0) for v in values]
 
 
 def _single_file(path: Path, names: FrameNames, object_ids: tuple[int, ...] | None) -> tuple[np.ndarray, Match]:
     """(T,h,w) bool from one .npy or .npz."""
     if path.suffix == ".npy":
-        values = load_array(path)
+        values = read_array(path)
     elif path.suffix == ".npz":
         shapes = array_shapes(path)
         known = [name for name in ARRAY_NAMES if name in shapes] or (list(shapes) if len(shapes) == 1 else [])
         if not known:
             raise UserError(f"{path}: must hold an array {' or '.join(ARRAY_NAMES)}, found {listed(sorted(shapes))}.")
-        values = load_arrays(path, known[:1])[known[0]]
+        values = read_arrays(path, known[:1])[known[0]]
     else:
         raise UserError(f"{path}: masks are a folder of .png or .npy, or one .npy or .npz file; give one of these.")
     if values.ndim == 4 and values.shape[-1] == 1:

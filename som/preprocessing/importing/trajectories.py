@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from som.depth.data.files import read_numbers
 from som.depth.errors import DepthError
 from som.errors import UserError
+from som.files import read_numbers
 from som.preprocessing.importing.camera_sources import CameraRequest, ForeignCameras, inverted, pose_matrices
 from som.preprocessing.importing.frames import match_count, match_stamps
 from som.preprocessing.importing.windows import dust3r_image

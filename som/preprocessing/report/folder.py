@@ -15,8 +15,8 @@ from flow.track_files import read_tracks
 from flow.tracks import PointTracks
 from flow.video_flow import flow_path, read_flow_file
 from som.data.checks import Problems
-from som.data.files import list_images, read_arrays, read_image, read_json, read_map, read_mask
 from som.data.folder import HEADER, FrameEntry, Header, read_header
+from som.files import list_images, read_arrays, read_image, read_json, read_map, read_mask
 
 
 @dataclass
@@ -60,7 +60,7 @@ class Folder:
     def json(self, name: str) -> dict:
         """The content of a JSON file; empty where there is none."""
         path = self.root / name
-        content = read_json(path, self.problems) if path.is_file() else None
+        content = self.problems.attempt(read_json, path) if path.is_file() else None
         return content if isinstance(content, dict) else {}
 
     @cached_property
@@ -78,42 +78,39 @@ class Folder:
 
     def image(self, shot: Shot) -> np.ndarray | None:
         """(H,W,3) uint8 RGB."""
-        image = read_image(shot.image, self.problems)
-        return None if image is None else np.ascontiguousarray(image[..., :3])
+        return self.problems.attempt(read_image, shot.image)
 
     def mask(self, shot: Shot) -> np.ndarray | None:
         """(H,W) bool, True where something moves."""
-        return None if shot.foreground is None else read_mask(shot.foreground, self.problems, threshold=127)
+        return None if shot.foreground is None else self.problems.attempt(read_mask, shot.foreground)
 
     def depth(self, shot: Shot) -> np.ndarray | None:
         """(H,W) float32, 0 unknown."""
         if shot.depth is None:
             return None
-        return read_map(shot.depth, self.problems, self.header.depth_unit, "this depth map")
+        return self.problems.attempt(read_map, shot.depth, self.header.depth_unit)
 
     def confidence(self, shot: Shot) -> np.ndarray | None:
         """(H,W) float32 in [0, 1]."""
         if shot.confidence is None:
             return None
-        return read_map(shot.confidence, self.problems, 1 / 255, "this confidence map")
+        return self.problems.attempt(read_map, shot.confidence, 1 / 255, None, "this confidence map")
 
     @cached_property
     def tracks(self) -> PointTracks | None:
         path = self.root / "tracks.npz"
         if not path.is_file():
             return None
-        try:
-            return read_tracks(path)
-        except FlowError as error:
-            self.problems.found.append(str(error))
-            return None
+        return self.problems.attempt(read_tracks, path)
 
     @cached_property
     def cameras(self) -> dict[str, np.ndarray]:
         """The arrays of cameras.npz: w2c, K, registered, points; empty where there is no such file."""
         path = self.root / "cameras.npz"
-        names = ("w2c", "K", "registered")
-        return (read_arrays(path, self.problems, names, "the cameras") or {}) if path.is_file() else {}
+        needed = ("w2c", "K", "registered")
+        if not path.is_file():
+            return {}
+        return self.problems.attempt(read_arrays, path, needed, ("points",), "the cameras") or {}
 
     @cached_property
     def points(self) -> np.ndarray | None:
@@ -159,7 +156,7 @@ class Folder:
     @cached_property
     def _stored_size(self) -> tuple[int, int] | None:
         """(height, width) of the first image, for frames that do not say; None if it cannot be read."""
-        image = read_image(self.header.frames[0].image, self.problems)
+        image = self.problems.attempt(read_image, self.header.frames[0].image)
         return None if image is None else image.shape[:2]
 
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import base64
 from html import escape
 
-import cv2
-import numpy as np
-
+from som.files import encode_image
 from som.preprocessing.report.contents import Picture, Report, Section, Stage
 
 QUALITY = 82
@@ -122,8 +120,7 @@ def _section(section: Section) -> str:
 
 
 def _figure(picture: Picture) -> str:
-    encoded = cv2.imencode(".jpg", picture.image[..., ::-1], (cv2.IMWRITE_JPEG_QUALITY, QUALITY))[1]
-    data = base64.b64encode(np.asarray(encoded).tobytes()).decode()
+    data = base64.b64encode(encode_image(picture.image, ".jpg", QUALITY)).decode()
     caption = escape(picture.caption)
     image = f'<img tabindex="0" alt="{caption}" src="data:image/jpeg;base64,{data}">'
     return f"<figure>{image}<figcaption>{caption}</figcaption></figure>"

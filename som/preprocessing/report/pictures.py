@@ -8,8 +8,8 @@ import torch
 
 from flow.color import flow_to_rgb
 from flow.draw import draw_tracks
-from som.data.files import reduced_size, resize_image, resize_map
 from som.depth.draw import color_depth, disparity_range
+from som.files import reduced_size, resize_image, resize_map
 from som.preprocessing.report.camera_plot import plot_cameras
 from som.preprocessing.report.contents import Picture, Section
 from som.preprocessing.report.folder import Folder, Shot, spread

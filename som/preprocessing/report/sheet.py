@@ -7,7 +7,7 @@ import textwrap
 import cv2
 import numpy as np
 
-from som.data.files import resize_image
+from som.files import resize_image
 from som.preprocessing.report.contents import Picture, Report, Section
 
 WIDTH, MARGIN, GAP, ROW_HEIGHT = 1680, 28, 8, 225

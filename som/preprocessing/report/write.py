@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import cv2
-
 from som.errors import UserError
-from som.files import write_bytes
+from som.files import write_image, write_text
 from som.preprocessing.check import check_folder
 from som.preprocessing.facts import describe_facts, facts_at_size
 from som.preprocessing.report.contents import Report, Stage
@@ -47,8 +45,8 @@ def write_report(root: Path) -> Path:
     if not root.is_dir():
         raise UserError(f"{root}: no such folder; give the folder of a data set.")
     report = make_report(root)
-    write_bytes(root / "report.png", cv2.imencode(".png", render_sheet(report)[..., ::-1])[1].tobytes())
-    write_bytes(root / "report.html", render_page(report).encode())
+    write_image(root / "report.png", render_sheet(report))
+    write_text(root / "report.html", render_page(report))
     return root / "report.html"
 
 

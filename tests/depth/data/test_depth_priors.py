@@ -10,9 +10,9 @@ import torch
 
 from som.data.layouts import recognise
 from som.data.load import open_sequence, read_native
-from som.depth.data.files import read_map, read_mask
 from som.depth.records import write_depth_folder, write_depth_prior
 from som.errors import UserError
+from som.files import read_map, read_mask
 
 SIZE = (24, 40)
 

@@ -11,8 +11,8 @@ from som.data.layouts import recognise
 from som.data.load import open_sequence
 from som.data.recording import FrameRecord, Recording
 from som.data.sequence import DepthSequence, resize_depth, target_size
-from som.depth.data.files import list_images, read_image
 from som.errors import UserError
+from som.files import list_images, read_image
 
 
 def test_plain_folder_reads_as_written(make, plain_folder):
@@ -70,9 +70,12 @@ def test_rounded_rotations_become_rigid(make, plain_folder):
 def test_npy_depth_needs_no_unit(plain_folder):
     shutil.rmtree(plain_folder / "depth")
     (plain_folder / "depth").mkdir()
-    values = np.array([[1.5, -1], [np.nan, np.inf]], np.float32)
+    values = np.array([[1.5, 0], [np.nan, np.inf]], np.float32)
     np.save(plain_folder / "depth" / "00001.npy", values)
     assert open_sequence(plain_folder).depth(1)[0].tolist() == [[1.5, 0], [0, 0]]
+    np.save(plain_folder / "depth" / "00001.npy", -values)
+    with pytest.raises(UserError, match=r"00001.npy: this depth map holds negative values"):
+        open_sequence(plain_folder).depth(1)
 
 
 def damage(name):
@@ -220,7 +223,7 @@ def test_video_problems_are_named(make, video, tmp_path):
     with pytest.raises(UserError, match="no frame in 40:None"):
         open_sequence(video, start=40)
     make.text(tmp_path / "a.mp4", "nothing")
-    with pytest.raises(UserError, match=r"a.mp4: OpenCV cannot decode"):
+    with pytest.raises(UserError, match=r"a.mp4: no frame can be decoded"):
         open_sequence(tmp_path / "a.mp4")
 
 

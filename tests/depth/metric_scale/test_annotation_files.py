@@ -13,6 +13,7 @@ from som.depth.metric_scale.cityscapes import instances_from_instance_ids, road_
 from som.depth.metric_scale.coco import read_coco
 from som.depth.metric_scale.files import read_instances, read_road, write_instances, write_road
 from som.depth.metric_scale.rle import decode_counts, decode_segmentation, decompress_counts, fill_polygons
+from som.errors import UserError
 
 # By pycocotools 2.0: a 7 x 9 mask with two stray pixels and a hole.
 STRAY = "01f02^ONM03200;N"
@@ -131,7 +132,7 @@ def test_coco_results(tmp_path):
 
 
 def test_unusable_coco_files_say_why(tmp_path):
-    with pytest.raises(DepthError, match=r"this COCO json is missing"):
+    with pytest.raises(UserError, match=r"this COCO json is missing"):
         read_coco(tmp_path / "none.json", ["a.png"])
     with pytest.raises(DepthError, match=r"no image for 1 of the frames, the first is 'c'"):
         read_coco(coco(tmp_path), ["a.png", "c.png"])

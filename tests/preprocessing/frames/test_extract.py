@@ -187,19 +187,19 @@ def test_a_cut_and_blurred_frames_are_reported(tmp_path):
 
 def test_an_interrupted_call_goes_on_and_ends_the_same(video, tmp_path, monkeypatch):
     whole = extract_frames(video, tmp_path / "whole", ALL)
-    write, count = extract.write_bytes, []
+    write, count = extract.write_image, []
 
-    def failing(path: Path, data: bytes) -> None:
+    def failing(path: Path, image: np.ndarray) -> None:
         count.append(path)
-        if len(count) == 7:
-            path.with_name(f".{path.name}.1.1.tmp").write_bytes(data[:10])
+        if len(count) == 6:
+            path.with_name(f".{path.name}.1.1.tmp").write_bytes(b"half a file")
             raise KeyboardInterrupt
-        write(path, data)
+        write(path, image)
 
-    monkeypatch.setattr(extract, "write_bytes", failing)
+    monkeypatch.setattr(extract, "write_image", failing)
     with pytest.raises(KeyboardInterrupt):
         extract_frames(video, tmp_path / "images", ALL)
-    monkeypatch.setattr(extract, "write_bytes", write)
+    monkeypatch.setattr(extract, "write_image", write)
     assert len(list((tmp_path / "images").glob("*.png"))) == 5
     before = (tmp_path / "images" / "00002.png").stat().st_mtime_ns
     again = extract_frames(video, tmp_path / "images", ALL)

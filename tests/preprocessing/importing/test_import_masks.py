@@ -138,7 +138,7 @@ def test_missing_and_unfitting(tmp_path):
     with pytest.raises(UserError, match="aspect ratio"):
         read(save_folder(tmp_path / "a", truth()), size=(8, 6))
     (tmp_path / "a/00001.png").write_bytes(b"\x89PNG\r\n")
-    with pytest.raises(UserError, match=r"00001\.png: this mask cannot be read"):
+    with pytest.raises(UserError, match=r"00001\.png: this mask cannot be decoded"):
         read(tmp_path / "a")
     np.save(tmp_path / "c.npy", truth()[:2])
     with pytest.raises(UserError, match="2 masks for 3 frames"):

@@ -1,4 +1,8 @@
-"""Decodes videos with the ffmpeg program that imageio-ffmpeg brings: first what is there, then the wanted frames."""
+"""The one decoder of videos: the ffmpeg program that imageio-ffmpeg brings.
+
+Every decoded frame comes out once, upright, with square pixels, as 8-bit RGB; high dynamic range is mapped to that of
+usual screens.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +10,14 @@ import math
 import re
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import imageio_ffmpeg
 import numpy as np
 
-from som.errors import UserError
-from som.preprocessing.frames.inspection import THUMBNAIL_SIDE
+from flow.errors import UserError
+from flow.io.text import require_file
 
 FRAME = re.compile(
     r"\] n: *(?P<n>\d+) pts: *\S+ pts_time: *(?P<time>\S+) .*? sar:(?P<sar_x>\d+)/(?P<sar_y>\d+) "
@@ -24,6 +27,9 @@ FRAME = re.compile(
 DURATION = re.compile(r"Duration: (\d+):(\d+):([\d.]+)")
 CONTAINER = re.compile(r"Input #0, (\S+), from")
 TRANSFER = re.compile(r"color_trc:(\S+)")
+RATE = re.compile(r"Stream #0:.*: Video: .*?([\d.]+) fps")
+VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".gif")
+"""Usual endings; ffmpeg reads many more."""
 HDR_TRANSFERS = ("smpte2084", "arib-std-b67")
 """PQ and HLG, the transfer functions of high dynamic range."""
 TONE_MAP = (
@@ -51,8 +57,59 @@ class Scan:
     """What the decoder complained about."""
 
 
-def scan_video(path: Path, start: float, end: float | None, progress: Callable[[float], None] | None = None) -> Scan:
-    """Decodes the part of a video between two seconds at thumbnail size.
+@dataclass
+class VideoInfo:
+    """What the first frame of a video and its header say."""
+
+    size: tuple[int, int]
+    """(height, width) as shown: after rotation, with square pixels."""
+    fps: float | None
+    """Frames per second, the mean where the rate varies; None where the file does not say."""
+    transfer: str
+    """ffmpeg's name of the transfer function, ``unknown`` where the file does not say."""
+
+
+def probe_video(path: str | Path) -> VideoInfo:
+    """Decodes the first frame of a video.
+
+    Raises:
+        UserError: the file is missing, no video, or cannot be decoded at all.
+    """
+    path = require_file(path, "this video", "give a video file or a folder of images")
+    command = _command(path, 0.0, None, "showinfo=checksum=0,scale=1:1,format=gray", ["-frames:v", "1"])
+    with _Decoder(command, 1) as found:
+        pixels = list(found.frames())
+    if not pixels or found.container == "tty":
+        _explain_failure(path, found, 0.0)
+    return VideoInfo(_shown_size(found.matches[0]), found.fps, found.transfer)
+
+
+def read_video(
+    path: str | Path, info: VideoInfo, *, start: int = 0, end: int | None = None, every: int = 1
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Frames ``start:end:every`` of a video, counted as they are decoded.
+
+    Args:
+        info: what ``probe_video`` gave for this video.
+
+    Yields:
+        The index and the frame (H,W,3) uint8 RGB.
+    """
+    last = "" if end is None else f"*lt(n,{end})"
+    chosen = f"select='gte(n,{start}){last}*not(mod(n-{start},{every}))',"
+    count = None if end is None else len(range(start, end, every))
+    command = _command(Path(path), 0.0, None, chosen + _to_rgb(info.size, info.transfer))
+    with _Decoder(command, math.prod(info.size) * 3) as decoder:
+        for number, data in enumerate(decoder.frames()):
+            yield start + number * every, np.frombuffer(data, np.uint8).reshape(*info.size, 3).copy()
+            if number + 1 == count:
+                return
+
+
+def scan_video(
+    path: Path, start: float, end: float | None, side: int, progress: Callable[[float], None] | None = None
+) -> Scan:
+    """Decodes the part of a video between two seconds as square thumbnails of ``side`` pixels.
 
     Args:
         progress: called with the share that is done, where the file says how long it is.
@@ -60,7 +117,6 @@ def scan_video(path: Path, start: float, end: float | None, progress: Callable[[
     Raises:
         UserError: the file is no video, cannot be decoded at all, or changes its shape while it plays.
     """
-    side = THUMBNAIL_SIDE
     command = _command(path, start, end, f"showinfo=checksum=0,scale={side}:{side}:flags=area,format=gray")
     with _Decoder(command, side * side) as decoder:
         thumbnails = []
@@ -73,9 +129,7 @@ def scan_video(path: Path, start: float, end: float | None, progress: Callable[[
     times = start + _known_times([match["time"] for match in decoder.matches])
     if len(times) != len(thumbnails):
         raise UserError(f"{path}: gives {len(thumbnails)} pictures for {len(times)} times; convert it to mp4 first.")
-    sizes = [
-        _square_pixels(*(int(match[k]) for k in ("height", "width", "sar_x", "sar_y"))) for match in decoder.matches
-    ]
+    sizes = [_shown_size(match) for match in decoder.matches]
     _check_shape(path, sizes, times)
     return Scan(
         times=times,
@@ -102,26 +156,31 @@ def decode_frames(
     first, last = indices[0], indices[-1]
     step = math.gcd(*(index - first for index in indices)) or 1
     chosen = f"select='between(n,{first},{last})*not(mod(n-{first},{step}))',"
-    tone_map = TONE_MAP.format(transfer=transfer) if transfer in HDR_TRANSFERS else ""
-    height, width = size
-    resize = f"scale={width}:{height}:flags=area+accurate_rnd+full_chroma_int,format=rgb24"
     wanted = set(indices)
-    with _Decoder(_command(path, start, end, chosen + tone_map + resize), height * width * 3) as decoder:
+    with _Decoder(_command(path, start, end, chosen + _to_rgb(size, transfer)), math.prod(size) * 3) as decoder:
         for number, data in enumerate(decoder.frames()):
             if (index := first + number * step) in wanted:
                 wanted.remove(index)
-                yield index, np.frombuffer(data, np.uint8).reshape(height, width, 3)
+                yield index, np.frombuffer(data, np.uint8).reshape(*size, 3)
     if wanted:
         reason = decoder.errors[-1] if decoder.errors else "the decoder stopped"
         raise UserError(f"{path}: frame {min(wanted)} cannot be decoded a second time ({reason}); convert the video.")
 
 
-def _command(path: Path, start: float, end: float | None, filters: str) -> list[str]:
+def _to_rgb(size: tuple[int, int], transfer: str) -> str:
+    """Filters that bring frames to ``size`` (height, width) and 8-bit RGB."""
+    tone_map = TONE_MAP.format(transfer=transfer) if transfer in HDR_TRANSFERS else ""
+    return f"{tone_map}scale={size[1]}:{size[0]}:flags=area+accurate_rnd+full_chroma_int,format=rgb24"
+
+
+def _command(path: Path, start: float, end: float | None, filters: str, more: Sequence[str] = ()) -> list[str]:
     """Reads the first video stream that is no cover picture; every decoded frame comes out once."""
+    import imageio_ffmpeg  # when it is needed, so that importing this module is cheap
+
     part = [*(["-ss", f"{start:.6f}"] if start > 0 else []), *(["-to", f"{end:.6f}"] if end is not None else [])]
     program = [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-nostdin", "-nostats", "-loglevel", "level+info"]
     source = [*part, "-i", f"file:{path}", "-map", "0:V:0", "-fps_mode", "passthrough"]
-    return [*program, *source, "-vf", filters, "-f", "rawvideo", "pipe:1"]
+    return [*program, *source, *more, "-vf", filters, "-f", "rawvideo", "pipe:1"]
 
 
 class _Decoder:
@@ -132,6 +191,7 @@ class _Decoder:
         self.matches: list[re.Match] = []
         self.errors: list[str] = []
         self.duration: float | None = None
+        self.fps: float | None = None
         self.transfer = "unknown"
         self.container = ""
 
@@ -170,6 +230,8 @@ class _Decoder:
                 self.matches.append(match)
             elif (match := TRANSFER.search(text)) and self.transfer == "unknown":
                 self.transfer = match[1]
+            elif self.fps is None and "attached pic" not in text and (match := RATE.search(text)):
+                self.fps = _exact_rate(float(match[1]))
             elif match := CONTAINER.search(text):
                 self.container = match[1]
             elif (match := DURATION.search(text)) and self.duration is None:
@@ -184,8 +246,8 @@ def _explain_failure(path: Path, decoder: _Decoder, start: float) -> None:
         raise UserError(f"{path}: holds no video (only sound, text or the like); give a file with moving pictures.")
     if decoder.duration is not None and start >= decoder.duration > 0:
         raise UserError(
-            f"--frames.start {start:g}: lies beyond the end of {path}, which lasts {decoder.duration:.2f} s; "
-            "choose an earlier second."
+            f"{path}: the second {start:g} lies beyond the end of this video, which lasts {decoder.duration:.2f} s; "
+            "choose an earlier start."
         )
     reason = f" ({decoder.errors[0]})" if decoder.errors else ""
     raise UserError(
@@ -203,8 +265,8 @@ def _check_shape(path: Path, sizes: list[tuple[int, int]], times: np.ndarray) ->
     if len(other):
         (h0, w0), (h, w) = sizes[0], sizes[other[0]]
         raise UserError(
-            f"{path}: changes from {w0}x{h0} to {w}x{h} at {times[other[0]]:.2f} s; choose a part of one shape with "
-            "--frames.start and --frames.end."
+            f"{path}: changes from {w0}x{h0} to {w}x{h} at {times[other[0]]:.2f} s; choose a part of one shape by its "
+            "start and end."
         )
 
 
@@ -216,6 +278,17 @@ def _known_times(texts: list[str]) -> np.ndarray:
     for i in np.flatnonzero(~np.isfinite(times)):
         times[i] = times[i - 1] + step if i else 0.0
     return times
+
+
+def _exact_rate(fps: float) -> float | None:
+    """Frames per second from ffmpeg's two decimals: 29.97 is 30000/1001."""
+    broadcast = round(fps) * 1000 / 1001
+    return broadcast if abs(fps - broadcast) < 0.006 else fps or None
+
+
+def _shown_size(match: re.Match) -> tuple[int, int]:
+    """(height, width) of a line of ``showinfo``, with square pixels."""
+    return _square_pixels(*(int(match[k]) for k in ("height", "width", "sar_x", "sar_y")))
 
 
 def _square_pixels(height: int, width: int, sar_x: int, sar_y: int) -> tuple[int, int]:
