@@ -84,7 +84,7 @@ def compute_video_flow(
     if workers is not None and workers < 1:
         raise FlowError(f"workers must be at least 1, got {workers}.")
     images, image_size = _read_reduced(frames, max_side)
-    size = tuple(images.shape[1:3])
+    size = (images.shape[1], images.shape[2])
     guides = {stride: _summands(stride, strides) if guided else () for stride in strides}
     if workers is None:
         workers = torch.get_num_threads() if estimator.parallel else 1
@@ -166,7 +166,8 @@ def _summands(total: int, strides: Sequence[int]) -> tuple[int, ...]:
 
 def _read_reduced(frames: Iterable[np.ndarray | Tensor], max_side: int | None) -> tuple[Tensor, tuple[int, int]]:
     """Frames (T,h,w,3) uint8 at the size of the fields, and their size (H, W) before."""
-    shape, reduced = None, []
+    shape: tuple[int, ...] = ()
+    reduced = []
     for t, frame in enumerate(frames):
         image = frame.cpu().numpy() if isinstance(frame, Tensor) else np.asarray(frame)
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
@@ -178,7 +179,7 @@ def _read_reduced(frames: Iterable[np.ndarray | Tensor], max_side: int | None) -
         reduced.append(reduce_image(image, max_side))
     if len(reduced) < 2:
         raise FlowError(f"flow needs at least 2 frames, got {len(reduced)}.")
-    return torch.from_numpy(np.stack(reduced)), shape[:2]
+    return torch.from_numpy(np.stack(reduced)), (shape[0], shape[1])
 
 
 def _make_record(flow: VideoFlow, images: Tensor, estimator: FlowEstimator, guides: dict[int, tuple[int, ...]]) -> dict:

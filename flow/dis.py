@@ -58,14 +58,14 @@ class DISEstimator(FlowEstimator):
         factor = min(2.0, max(1.0, self.enlarge_to / max(size)))
         larger = round(factor * size[0]), round(factor * size[1])
         grey0, grey1 = (_to_grey(images, larger) for images in (images0, images1))
-        scale = np.float32([larger[0] / size[0], larger[1] / size[1]])
+        scale = np.array([larger[0] / size[0], larger[1] / size[1]], np.float32)
         flows = np.empty((*images0.shape[:3], 2), np.float32)
         for i, (first, second) in enumerate(zip(grey0, grey1, strict=True)):
             # OpenCV takes any array of fitting size as the initial flow and writes into it.
             guess = None if initial is None else np.array(initial[i].cpu().numpy(), np.float32, order="C")
             if guess is not None and larger != size:
                 guess = cv2.resize(guess, larger, interpolation=cv2.INTER_LINEAR) * scale
-            flow = self._make_dis().calc(first, second, guess)
+            flow = self._make_dis().calc(first, second, guess)  # type: ignore[arg-type]  # None is missing in its stubs
             flows[i] = flow if larger == size else cv2.resize(flow, size, interpolation=cv2.INTER_AREA) / scale
         return torch.from_numpy(flows)
 
@@ -81,7 +81,7 @@ class DISEstimator(FlowEstimator):
         }
 
     def _make_dis(self) -> cv2.DISOpticalFlow:
-        dis = cv2.DISOpticalFlow_create(PRESETS[self.preset])
+        dis = cv2.DISOpticalFlow.create(PRESETS[self.preset])
         if self.finest_scale is not None:
             dis.setFinestScale(self.finest_scale)
         if self.variational_iterations is not None:

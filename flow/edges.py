@@ -31,6 +31,12 @@ class Edges:
     found: Tensor
     """bool: the map changes here and there is a usable pixel on both sides."""
 
+    @classmethod
+    def none(cls, batch: int, device: torch.device) -> Edges:
+        """Maps without an edge: one pixel each, of which none is found."""
+        zero = torch.zeros(batch, 1, dtype=torch.int64, device=device)
+        return cls(zero, zero, torch.stack([zero, zero], -1), zero > 0)
+
 
 @torch.no_grad()
 def find_edges(guidance: Tensor, usable: Tensor, share: float, gap: float, reach: float) -> Edges:

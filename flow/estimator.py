@@ -17,12 +17,15 @@ class FlowEstimator(ABC):
     threads at once.
     """
 
-    name: str
-    """The estimator's name, as ``make_estimator`` and the records know it."""
     min_side: int = 16
     """Smallest image side in pixels that it takes."""
     parallel: bool = False
     """Whether calls from several threads at once are faster than one after the other."""
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """The estimator's name, as ``make_estimator`` and the records know it."""
 
     @abstractmethod
     def estimate(self, images0: Tensor, images1: Tensor, initial: Tensor | None) -> Tensor:

@@ -83,7 +83,7 @@ def _read_flo(path: Path) -> tuple[np.ndarray, np.ndarray]:
         raise FlowError(f"{path} claims {width}x{height} px but has {len(data)} bytes, not {expected}; get it again.")
     flow = np.frombuffer(data, "<f4", offset=12).reshape(height, width, 2).astype(np.float32)
     # nan compares false, so it is unknown too.
-    return flow, (np.abs(flow) <= FLO_LARGEST).all(-1)
+    return flow, np.abs(flow).max(-1) <= FLO_LARGEST
 
 
 def _encode_flo(flow: np.ndarray, valid: np.ndarray) -> bytes:

@@ -65,7 +65,7 @@ def read_frames(
 
 def reduce_image(image: np.ndarray, max_side: int | None) -> np.ndarray:
     """An image (H,W,3) uint8 with its longer side reduced to ``max_side`` by averaging areas; see ``reduced_size``."""
-    return resize_image(image, reduced_size(image.shape[:2], max_side))
+    return resize_image(image, reduced_size((image.shape[0], image.shape[1]), max_side))
 
 
 def _images_in(folder: Path) -> list[Path]:

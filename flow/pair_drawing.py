@@ -120,7 +120,7 @@ class PixelPairs:
             centers.append(torch.stack([column, row], -1) + 0.5)
             targets.append(centers[-1] + (target - xy) * scale)
         weight = self.weight * (indices[0] != indices[1])
-        return PixelPairs(*indices, *centers, *targets, weight)
+        return PixelPairs(indices[0], indices[1], centers[0], centers[1], targets[0], targets[1], weight)
 
 
 @dataclass(frozen=True)
@@ -158,11 +158,11 @@ def draw_pairs(fields: PairFields, options: PairOptions, generator: torch.Genera
         if count
     ]
     first, second, weight = (torch.cat(columns, 1) for columns in zip(*parts, strict=True))
-    centers = [_center(pixels, fields.size[1]) for pixels in (first, second)]
+    xy_first, xy_second = (_center(pixels, fields.size[1]) for pixels in (first, second))
     # Flow that is not to be used may be nan, which no weight of 0 makes harmless.
     used = (weight > 0)[..., None]
     flows = [torch.where(used, fields.flow(pixels), 0.0) for pixels in (first, second)]
-    return PixelPairs(first, second, *centers, centers[0] + flows[0], centers[1] + flows[1], weight)
+    return PixelPairs(first, second, xy_first, xy_second, xy_first + flows[0], xy_second + flows[1], weight)
 
 
 def _random_numbers(batch: int, count: int, generator: torch.Generator) -> Tensor:
@@ -226,11 +226,12 @@ def _first_allowed(
         allowed = allowed & (squared <= ((options.max_distance or math.inf) * longer) ** 2)
     weight = fields.weight(first.flatten(1)).view(first.shape) * fields.weight(second.flatten(1)).view(second.shape)
     candidates = [x.expand_as(second).unbind(1) for x in (first, second, weight * allowed)]
-    chosen = [x[0] for x in candidates]
-    for candidate in list(zip(*candidates, strict=True))[1:]:
-        found = chosen[2] > 0
-        chosen = [torch.where(found, old, new) for old, new in zip(chosen, candidate, strict=True)]
-    return tuple(chosen)
+    (first, *firsts), (second, *seconds), (weight, *weights) = candidates
+    for other_first, other_second, other_weight in zip(firsts, seconds, weights, strict=True):
+        found = weight > 0
+        first, second = torch.where(found, first, other_first), torch.where(found, second, other_second)
+        weight = torch.where(found, weight, other_weight)
+    return first, second, weight
 
 
 @lru_cache(maxsize=16)

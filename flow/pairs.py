@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from flow.edges import find_edges
+from flow.edges import Edges, find_edges
 from flow.errors import FlowError
 from flow.pair_drawing import PairFields, PairOptions, PixelPairs, draw_pairs
 from flow.progress import Progress
@@ -61,13 +61,14 @@ def sample_pairs(
         shapes = f"{tuple(weight.shape)} and {tuple(flow.shape)}"
         raise FlowError(f"reliability (B,H,W) and flow (B,H,W,2) of one size expected, got {shapes}.")
     B, H, W = weight.shape
-    edges = None
+    gap, reach = options.edge_distances((H, W))
     if options.split()[2]:
-        guidance = flow if guidance is None else guidance
-        edges = find_edges(guidance, weight > 0, options.edge_share, *options.edge_distances((H, W)))
+        edges = find_edges(flow if guidance is None else guidance, weight > 0, options.edge_share, gap, reach)
+    else:
+        edges = Edges.none(B, weight.device)
     weight, flow = weight.reshape(B, -1).float(), flow.reshape(B, -1, 2)
     ranks = (weight > 0).cumsum(1)
-    edge_ranks = torch.zeros_like(ranks) if edges is None else edges.found.cumsum(1)
+    edge_ranks = edges.found.cumsum(1)
 
     def nth(counted: Tensor, rank: Tensor) -> Tensor:
         return torch.searchsorted(counted, rank, right=True).clamp(max=counted.shape[1] - 1)
@@ -237,6 +238,9 @@ class PairSampler:
             rows = tables[name].index_select(0, (offset + rank).flatten())
             return rows.view(*rank.shape, *rows.shape[1:])
 
+        def look_up_edge(name: str, rank: Tensor) -> Tensor:
+            return look_up(name, edge, rank).long()
+
         reliable, edge = (tables[f"before_{name}"][links][:, None] for name in ("reliable", "edge"))
         first = links[:, None] * (self.size[0] * self.size[1])
         step = tables["step"][links][:, None, None]
@@ -245,7 +249,7 @@ class PairSampler:
             num_reliable=tables["num_reliable"][links][:, None],
             num_edges=tables["num_edge"][links][:, None],
             reliable=lambda rank: look_up("reliable", reliable, rank).long(),
-            edge=lambda rank: tuple(look_up(name, edge, rank).long() for name in ("edge", "angle", "start")),
+            edge=lambda rank: (look_up_edge("edge", rank), look_up_edge("angle", rank), look_up_edge("start", rank)),
             weight=lambda pixel: look_up("weight", first, pixel).float() / 255,
             flow=lambda pixel: look_up("flow", first, pixel).float() * step,
         )

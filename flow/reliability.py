@@ -133,10 +133,9 @@ def reliable_pixels(
     """
     _check_shapes(forward, backward, image0, image1, valid0, valid1, depth0)
     if forward.ndim == 3:
-        single = (forward, backward, image0, image1)
-        batch = (None if x is None else x[None] for x in (valid0, valid1, depth0))
-        masks = dict(zip(("valid0", "valid1", "depth0"), batch, strict=True))
-        result = reliable_pixels(*(x[None] for x in single), rules=rules, **masks)
+        masks = {"valid0": valid0, "valid1": valid1, "depth0": depth0}
+        given = {name: mask[None] for name, mask in masks.items() if mask is not None}
+        result = reliable_pixels(forward[None], backward[None], image0[None], image1[None], rules=rules, **given)
         failed = {name: x[0] for name, x in result.failed.items()}
         return Reliability(result.mask[0], result.weight[0], failed)
     rules = rules or ReliabilityRules()
@@ -168,7 +167,7 @@ def reliable_pixels(
 
 def _judge_images(image0: Tensor, image1: Tensor, target: Tensor, rules: ReliabilityRules) -> dict[str, Tensor]:
     """The rules that look at what is around a pixel and around where it goes."""
-    failed = {}
+    failed: dict[str, Tensor] = {}
     compares = rules.min_sharpness_ratio is not None or rules.max_appearance_error is not None
     if rules.min_texture is None and not compares:
         return failed

@@ -141,9 +141,9 @@ def read_pair_tracks(
             paths = [folder / f"{query}_{target}.npy" for target in names]
             parts.append(np.stack([_rows_of_pair(path, count, rows) for path in paths], axis=1))
     values = np.concatenate(parts)
-    visible, confidence = visibility_from_logits(values[..., 2], values[..., 3])
-    confidence = torch.from_numpy(confidence.astype(np.float32))
-    variance = variance_from_confidence(confidence).where(torch.from_numpy(visible), torch.inf)
+    seen, certain = visibility_from_logits(values[..., 2], values[..., 3])
+    visible, confidence = torch.from_numpy(seen), torch.from_numpy(certain.astype(np.float32))
+    variance = variance_from_confidence(confidence).where(visible, torch.inf)
     xy = torch.from_numpy(values[..., :2].astype(np.float32))
     if image_size is None:
         xy = xy + offset
@@ -151,7 +151,7 @@ def read_pair_tracks(
         (H, W), (h, w) = image_size, inference_size
         xy = xy * xy.new_tensor([(w - 1) / w * W / (W - 1), (h - 1) / h * H / (H - 1)])
     query_frames = torch.repeat_interleave(torch.arange(len(names)), torch.tensor(counts, dtype=torch.long))[chosen]
-    return PointTracks(query_frames, xy, torch.from_numpy(visible), confidence, variance).scaled(*scale)
+    return PointTracks(query_frames, xy, visible, confidence, variance).scaled(*scale)
 
 
 def pair_names(folder: Path) -> list[str]:

@@ -250,10 +250,10 @@ def _guess_unseen(flow: VideoFlow, xy: Tensor, visible: Tensor, query_frames: Te
     before = torch.where(visible, times, -1).cummax(0).values
     after = torch.where(visible, times, T).flip(0).cummin(0).values.flip(0)
     gap = ~visible & (before >= 0) & (after < T)
-    t, q = gap.nonzero(as_tuple=True)
-    start, end = before[t, q], after[t, q]
-    share = ((t - start) / (end - start))[:, None]
-    xy[t, q] = torch.lerp(xy[start, q], xy[end, q], share)
+    now, q = gap.nonzero(as_tuple=True)
+    start, end = before[now, q], after[now, q]
+    share = ((now - start) / (end - start))[:, None]
+    xy[now, q] = torch.lerp(xy[start, q], xy[end, q], share)
     limit = xy.new_tensor([flow.width, flow.height])
     for step in (1, -1):
         for t in range(1, T) if step > 0 else range(T - 2, -1, -1):

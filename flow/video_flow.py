@@ -70,7 +70,7 @@ _FLOW_NAME = re.compile(r"([0-9]{5}|[1-9][0-9]{5,})_([0-9]{5}|[1-9][0-9]{5,})\.n
 def write_flow_file(path: Path, flow: Tensor, consistent: Tensor | None = None) -> None:
     """Writes flow (H,W,2) in pixels, and optionally where it is known to be right (H,W) bool, in one rename."""
     packed = PackedFlow.pack(flow)
-    arrays = {"flow": packed.values, "step": np.float32(packed.step)}
+    arrays = {"flow": packed.values, "step": np.array(packed.step, np.float32)}
     if consistent is not None:
         arrays["consistent"] = consistent.cpu().numpy().astype(bool)
     write_npz(path, arrays)

@@ -123,7 +123,7 @@ def scan_video(
         for data in decoder.frames():
             thumbnails.append(np.frombuffer(data, np.uint8).reshape(side, side))
             if progress is not None and decoder.duration and len(thumbnails) % 25 == 0:
-                progress(decoder.share_done(start, end))
+                progress(decoder.share_done(decoder.duration, start, end))
     if not thumbnails or decoder.container == "tty":  # ffmpeg draws the letters of a text file
         _explain_failure(path, decoder, start)
     times = start + _known_times([match["time"] for match in decoder.matches])
@@ -197,34 +197,36 @@ class _Decoder:
 
     def __enter__(self) -> _Decoder:
         self.process = subprocess.Popen(self.command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        assert self.process.stdout is not None and self.process.stderr is not None  # both are pipes
+        self.stdout, self.stderr = self.process.stdout, self.process.stderr
         self.listener = threading.Thread(target=self._listen, daemon=True)
         self.listener.start()
         return self
 
     def __exit__(self, *exception) -> None:
         if self.process.poll() is None:
-            self.process.stdout.close()
+            self.stdout.close()
             self.process.terminate()
         self.process.wait()
         self.listener.join()
-        self.process.stderr.close()
+        self.stderr.close()
 
     def frames(self) -> Iterator[bytes]:
         """The bytes of one frame after the other."""
-        while len(data := self.process.stdout.read(self.num_bytes)) == self.num_bytes:
+        while len(data := self.stdout.read(self.num_bytes)) == self.num_bytes:
             yield data
-        self.process.stdout.close()
+        self.stdout.close()
         self.process.wait()
         self.listener.join()
 
-    def share_done(self, start: float, end: float | None) -> float:
-        """Of the time from ``start`` to ``end``, in a file whose duration is known."""
+    def share_done(self, duration: float, start: float, end: float | None) -> float:
+        """Of the time from ``start`` to ``end``, in a file of this duration."""
         seconds = [float(match["time"]) for match in self.matches[-1:] if match["time"] != "NOPTS"]
-        whole = min(self.duration, end or self.duration) - start
+        whole = min(duration, end or duration) - start
         return min(sum(seconds) / whole, 1.0) if whole > 0 else 1.0
 
     def _listen(self) -> None:
-        for line in self.process.stderr:
+        for line in self.stderr:
             text = line.decode("utf-8", "replace").rstrip()
             if match := FRAME.search(text):
                 self.matches.append(match)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from flow.video_flow import VideoFlow
 from som.data.config import CustomData, DavisData, DemoData, IphoneData
+from som.errors import UserError
 
 DepthKind = Literal["metric", "scale", "relative"]
 
@@ -50,6 +51,18 @@ class Views:
     @property
     def width(self) -> int:
         return self.images.shape[2]
+
+    def require_depths(self) -> Float[Tensor, "n h w"]:
+        """``depths``. Raises UserError where there are none."""
+        if self.depths is None:
+            raise UserError("these views have no depth, which is needed here; make it with `som4d preprocess`.")
+        return self.depths
+
+    def require_foreground(self) -> Bool[Tensor, "n h w"]:
+        """``foreground``. Raises UserError where there is none."""
+        if self.foreground is None:
+            raise UserError("these views have no foreground masks, which are needed here.")
+        return self.foreground
 
     def select(self, indices: list[int]) -> Views:
         """The views at ``indices``, in that order."""

@@ -109,6 +109,12 @@ class DepthSequence:
         height, width = self.size
         return f"DepthSequence({self.name}: {self.layout}, {len(self)} frames of {width}x{height})"
 
+    def cameras(self) -> tuple[Float[Tensor, "t 3 3"], Float[Tensor, "t 4 4"]]:
+        """``Ks`` and ``w2cs``. Raises DepthError where either is unknown."""
+        if self.Ks is None or self.w2cs is None:
+            raise DepthError(f"{self.name} has no {'intrinsics' if self.Ks is None else 'camera poses'}; give them.")
+        return self.Ks, self.w2cs
+
     def image(self, index: int) -> Float[Tensor, "3 H W"]:
         """Image ``index``, RGB in [0, 1].
 

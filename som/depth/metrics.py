@@ -54,9 +54,9 @@ sensors. ``plain``: generated scenes in any unit, all known pixels."""
 
 def garg_crop(height: int, width: int) -> tuple[int, int, int, int]:
     """Rows [top, bottom) and columns [left, right) of Garg et al.'s crop, as (top, bottom, left, right)."""
-    rows = (int(height * share) for share in GARG_ROWS)
-    columns = (int(width * share) for share in GARG_COLUMNS)
-    return (*rows, *columns)
+    top, bottom = (int(height * share) for share in GARG_ROWS)
+    left, right = (int(width * share) for share in GARG_COLUMNS)
+    return top, bottom, left, right
 
 
 def resize_by_disparity(depth: Float[Tensor, "*b h w"], height: int, width: int) -> Float[Tensor, "*b H W"]:
@@ -178,8 +178,8 @@ def named_protocol(protocol: str | Protocol) -> Protocol:
 
 def check_scale(scale: str | float) -> None:
     """Raises DepthError unless it is one of ``SCALES`` or a positive number."""
-    number = isinstance(scale, (int, float)) and not isinstance(scale, bool)
-    if not (scale in SCALES or (number and math.isfinite(scale) and scale > 0)):
+    is_positive = isinstance(scale, (int, float)) and not isinstance(scale, bool) and 0 < scale < math.inf
+    if not (is_positive or scale in SCALES):
         raise DepthError(f"scale must be one of {', '.join(SCALES)} or a positive number, got {scale!r}.")
 
 

@@ -202,7 +202,7 @@ def overlap_and_parallax(
     if size is None:
         if depth.ndim != 3:
             raise DepthError("overlap of views needs the image size; give size=(height, width) or depth maps.")
-        size = tuple(depth.shape[-2:])
+        size = (depth.shape[-2], depth.shape[-1])
     if K.shape not in ((3, 3), (T, 3, 3)):
         raise DepthError(f"K must be (3,3) or ({T},3,3), got shape {tuple(K.shape)}.")
     w2c, K = w2c.detach().cpu().double(), K.detach().cpu().double().expand(T, 3, 3)

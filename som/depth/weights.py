@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -58,7 +59,7 @@ class WeightReport:
     """Entries that the file lacks and that were set to 0: counters of batch normalisation of old PyTorch."""
     kept: tuple[str, ...]
     """Entries of the network left as they were, where the file holds an encoder alone."""
-    metadata: dict[str, object]
+    metadata: dict[str, Any]
     """Plain values stored beside the tensors, such as monodepth2's ``height``, ``width``, ``use_stereo``; of our
     checkpoints also the ``network``, the settings of a ``NetworkConfig``."""
     notes: tuple[str, ...]
@@ -130,7 +131,8 @@ def load_weights(net: nn.Module, path: str | Path) -> WeightReport:
 
 
 def _role(net: nn.Module) -> Role:
-    for kind, role in ((DepthNet, "depth"), (PoseNet, "pose"), (MVDepthNet, "mvdepthnet")):
+    roles: dict[type[nn.Module], Role] = {DepthNet: "depth", PoseNet: "pose", MVDepthNet: "mvdepthnet"}
+    for kind, role in roles.items():
         if isinstance(net, kind):
             return role
     raise DepthError(f"expected a DepthNet, a PoseNet or an MVDepthNet, got {type(net).__name__}.")
@@ -154,7 +156,7 @@ def _load_file(path: Path) -> object:
         raise DepthError(f"{path} is damaged or no PyTorch weight file; get it again ({error}).") from error
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, object]]:
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors of a file by name, without the prefix of data-parallel training, and the plain values beside."""
     content = _load_file(path)
     if not isinstance(content, Mapping):
@@ -164,7 +166,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, object]]:
         if isinstance(content.get(part), Mapping):
             weights = {**weights, **{f"{part}.{name}": value for name, value in content[part].items()}}
     state = {str(name).removeprefix("module."): v for name, v in weights.items() if isinstance(v, Tensor)}
-    plain = {str(name): v for name, v in content.items() if isinstance(v, int | float | str | bool)}
+    plain: dict[str, Any] = {str(name): v for name, v in content.items() if isinstance(v, int | float | str | bool)}
     if isinstance(content.get("network"), Mapping):
         plain["network"] = dict(content["network"])
     return state, plain
@@ -227,7 +229,7 @@ def _check_fit(
         raise DepthError(f"{path} ({layout.name} layout) does not fit this {kind} network, entries: {text}.")
 
 
-def _notes(layout: Layout, net: nn.Module, metadata: Mapping[str, object]) -> tuple[str, ...]:
+def _notes(layout: Layout, net: nn.Module, metadata: Mapping[str, Any]) -> tuple[str, ...]:
     if not isinstance(net, DepthNet) or layout.name == "torchvision":
         return ()
     if layout.name == "som4d":

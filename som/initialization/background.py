@@ -45,14 +45,15 @@ def lift_pixels(
     views: Views, wanted: Bool[Tensor, "n h w"], clean: Bool[Tensor, "n h w"], count: int, generator: torch.Generator
 ) -> LiftedPixels:
     """About ``count`` of the wanted pixels with known depth, drawn evenly over all views, in random order."""
-    wanted = wanted & views.valid & (views.depths > 0)
+    depths = views.require_depths()
+    wanted = wanted & views.valid & (depths > 0)
     share = count / max(int(wanted.sum()), 1)
     parts = []
     for i in range(len(views)):
         drawn = wanted[i] if share >= 1 else wanted[i] & (torch.rand(wanted[i].shape, generator=generator) < share)
         row, column = drawn.nonzero().unbind(1)
         xy = torch.stack([column, row], -1) + 0.5
-        depth = views.depths[i, row, column].float()
+        depth = depths[i, row, column].float()
         parts.append(
             LiftedPixels(
                 points=unproject_to_world(xy, depth, views.Ks[i].float(), views.w2cs[i].float()),
@@ -97,10 +98,11 @@ def initialize_background(
     pixel of any frame comes near. Depths between two surfaces belong to neither and are left out.
     """
     moving = torch.zeros_like(views.valid) if views.foreground is None else views.foreground
-    edges = depth_edges(views.depths, config.depth_edge_ratio)
-    near, far = depth_range(views.depths)
+    depths = views.require_depths()
+    edges = depth_edges(depths, config.depth_edge_ratio)
+    near, far = depth_range(depths)
     ratio = config.surface_depth_ratio
-    between = edges & (views.depths > ratio * near) & (views.depths * ratio < far)
+    between = edges & (depths > ratio * near) & (depths * ratio < far)
     clean = ~dilate(moving, config.mask_margin) & ~edges
     pixels = lift_pixels(views, ~moving & ~between, clean, int(config.oversampling * config.num_background), generator)
     if len(pixels) == 0:

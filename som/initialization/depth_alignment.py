@@ -60,10 +60,9 @@ class DepthAlignment:
 
     scale: Float[Tensor, "n"]
     shift: Float[Tensor, "n"]
-    knots: Float[Tensor, "n k"] | None
-    """Places of each curve's knots; None: the curve is the identity."""
-    values: Float[Tensor, "n k"] | None
-    """Values there; in between and beyond the curve goes straight on."""
+    curves: tuple[Float[Tensor, "n k"], Float[Tensor, "n k"]] | None
+    """Places of each curve's knots and the values there; in between and beyond the curve goes straight on. None: the
+    curves are the identity."""
     reprojection_error: float
     """Median distance in pixels between where static points project and where flow leads, after alignment."""
     disagreement: float
@@ -79,8 +78,9 @@ class DepthAlignment:
             if not bool(known.any()):
                 continue
             aligned = self.scale[i].to(depth) / depth[known] + self.shift[i].to(depth)
-            if self.knots is not None:
-                aligned = _linear_basis(aligned, self.knots[i].to(depth)) @ self.values[i].to(depth)
+            if self.curves is not None:
+                knots, values = (curves[i].to(depth) for curves in self.curves)
+                aligned = _linear_basis(aligned, knots) @ values
             out[i][known] = 1 / aligned.clamp(min=MIN_DISPARITY_RATIO * float(aligned.median().clamp(min=1e-9)))
         return out
 
@@ -99,10 +99,11 @@ def align_depth(
     scale, shift = _find_affine(geometry, with_shift=kind != "scale")
     straight = [d * scale[i] + shift[i] for d, i in ((geometry.d_s, geometry.s), (geometry.d_t, geometry.t))]
     if kind != "monotone":
-        return DepthAlignment(scale.float(), shift.float(), None, None, *geometry.quality(*straight))
+        return DepthAlignment(scale.float(), shift.float(), None, *geometry.quality(*straight))
     knots, values = _find_curves(geometry, *straight)
     curved = [_curve(d, knots[i], values[i]) for d, i in zip(straight, (geometry.s, geometry.t), strict=True)]
-    return DepthAlignment(scale.float(), shift.float(), knots.float(), values.float(), *geometry.quality(*curved))
+    curves = knots.float(), values.float()
+    return DepthAlignment(scale.float(), shift.float(), curves, *geometry.quality(*curved))
 
 
 def _find_affine(geometry: _LinkGeometry, with_shift: bool) -> tuple[Tensor, Tensor]:
@@ -112,11 +113,11 @@ def _find_affine(geometry: _LinkGeometry, with_shift: bool) -> tuple[Tensor, Ten
     relative = [RELATIVE_ANCHOR_SIGMA, RELATIVE_ANCHOR_SIGMA if with_shift else 1e-9]
     sigma = unit * torch.tensor(relative, dtype=unit.dtype)
     stiffness = (1 / sigma.square()).diag_embed()
-    bases = [torch.stack([d, torch.ones_like(d)], 1) for d in (geometry.d_s, geometry.d_t)]
+    basis_s, basis_t = (torch.stack([d, torch.ones_like(d)], 1) for d in (geometry.d_s, geometry.d_t))
     numbers = torch.stack([scale, shift], 1)
     anchor = numbers.clone()
     for _ in range(MAX_ITERATIONS):
-        step = geometry.solve(numbers, *bases, stiffness, (stiffness @ (numbers - anchor)[..., None])[..., 0])
+        step = geometry.solve(numbers, basis_s, basis_t, stiffness, (stiffness @ (numbers - anchor)[..., None])[..., 0])
         scale = (numbers[:, 0] + step[:, 0]).maximum(0.2 * numbers[:, 0]).minimum(5 * numbers[:, 0])  # stays positive
         moved = (step[:, 0] / scale).abs().max()
         numbers = torch.stack([scale, numbers[:, 1] + step[:, 1]], 1)
@@ -128,7 +129,7 @@ def _find_affine(geometry: _LinkGeometry, with_shift: bool) -> tuple[Tensor, Ten
 def _find_curves(geometry: _LinkGeometry, delta_s: Tensor, delta_t: Tensor) -> tuple[Tensor, Tensor]:
     """Knots and values (N,K) of all views' curves over the disparities of the affine alignment."""
     knots = torch.stack([_place_knots(delta_s[geometry.s == i]) for i in range(geometry.count)])
-    bases = [_linear_basis(d, knots[i]) for d, i in ((delta_s, geometry.s), (delta_t, geometry.t))]
+    basis_s, basis_t = (_linear_basis(d, knots[i]) for d, i in ((delta_s, geometry.s), (delta_t, geometry.t)))
     gaps = knots.diff(dim=1)
     # rows of second differences: the change of slope at every inner knot
     inner = torch.arange(knots.shape[1] - 2)
@@ -141,7 +142,7 @@ def _find_curves(geometry: _LinkGeometry, delta_s: Tensor, delta_t: Tensor) -> t
     stiffness = stiffness + (1 / (RELATIVE_ANCHOR_SIGMA * knots[:, -1:]).square()).expand_as(knots).diag_embed()
     values = knots.clone()
     for _ in range(MAX_ITERATIONS):
-        step = geometry.solve(values, *bases, stiffness, (stiffness @ (values - knots)[..., None])[..., 0])
+        step = geometry.solve(values, basis_s, basis_t, stiffness, (stiffness @ (values - knots)[..., None])[..., 0])
         new = values + step
         rises = (new.diff(dim=1) / gaps).clamp(*SLOPE_RANGE) * gaps
         new = torch.cat([new[:, :1], new[:, :1] + rises.cumsum(1)], 1)
@@ -183,8 +184,8 @@ class _LinkGeometry:
     def __init__(self, views: Views, links: StaticLinks):
         s, t = links.source, links.target
         self.count = len(views)
-        prior_s = _sample(views.depths, s, links.source_xy)
-        prior_t = _sample(views.depths, t, links.target_xy)
+        depths = views.require_depths()
+        prior_s, prior_t = _sample(depths, s, links.source_xy), _sample(depths, t, links.target_xy)
         known = (prior_s > 0) & (prior_t > 0)
         self.s, self.t = s[known], t[known]
         self.d_s, self.d_t = 1 / prior_s[known].double(), 1 / prior_t[known].double()
@@ -260,7 +261,7 @@ class _LinkGeometry:
         carried = delta / (self.u[:, 2] + delta * self.tau[:, 2]).clamp(min=1e-6)
         far = self.project(torch.zeros_like(delta))[0]
         parallax = (self.project(delta)[0] - far).norm(dim=1)
-        return tuple(float(_median(v)) for v in (error, (seen / carried).log().abs(), parallax))
+        return float(_median(error)), float(_median((seen / carried).log().abs())), float(_median(parallax))
 
 
 def _accumulate(normal: Tensor, right: Tensor, blocks: list[tuple[Tensor, Tensor]], residual: Tensor) -> None:
@@ -293,5 +294,5 @@ def _median(values: Tensor, minimum: int = 1) -> Tensor:
 
 def with_aligned_depth(dataset: VideoDataset, alignment: DepthAlignment) -> VideoDataset:
     """The data set with its training depths in the cameras' unit."""
-    depths = alignment.apply(dataset.train.depths)
+    depths = alignment.apply(dataset.train.require_depths())
     return replace(dataset, train=replace(dataset.train, depths=depths), depth_kind="scale")

@@ -32,11 +32,12 @@ def foreground_pixels(
     views: Views, config: InitializationConfig, generator: torch.Generator
 ) -> LiftedPixels:
     """Foreground pixels of all views; those on edges of depth or mask only if there is hardly anything else."""
-    clean = dilate(views.foreground, -1) & ~depth_edges(views.depths, config.depth_edge_ratio)
+    moving, depths = views.require_foreground(), views.require_depths()
+    clean = dilate(moving, -1) & ~depth_edges(depths, config.depth_edge_ratio)
     count = int(config.oversampling * config.num_foreground)
-    usable = views.foreground & views.valid & (views.depths > 0)
+    usable = moving & views.valid & (depths > 0)
     enough = (clean & usable).sum() > 0.1 * usable.sum()
-    return lift_pixels(views, views.foreground & clean if enough else views.foreground, clean, count, generator)
+    return lift_pixels(views, moving & clean if enough else moving, clean, count, generator)
 
 
 def pixel_weights(pixels: LiftedPixels, motion: FittedMotion) -> tuple[Float[Tensor, "n k"], Tensor]:
@@ -88,14 +89,14 @@ def never_in_front(
 ) -> Bool[Tensor, "n"]:
     """Whether a carried point seldom lies in front of static things that were seen, as a wrong motion makes it do."""
     wrong, checked = torch.zeros(len(canonical)), torch.zeros(len(canonical))
-    margin = dilate(views.foreground, 2)
+    margin, depths = dilate(views.require_foreground(), 2), views.require_depths()
     for i in np.unique(np.linspace(0, len(views) - 1, MAX_CHECKED_VIEWS).round().astype(int)).tolist():
         R, transl = bases.poses(weights, views.times[i : i + 1].long())
         carried = (R[0] @ canonical[..., None])[..., 0] + transl[0]
         xy, z = project_from_world(carried, views.Ks[i], views.w2cs[i])
         inside = in_image(xy, views.height, views.width) & (z > 0)
         column, row = torch.where(inside[:, None], xy, torch.zeros_like(xy)).floor().long().unbind(-1)
-        seen = views.depths[i, row, column]
+        seen = depths[i, row, column]
         known = inside & (seen > 0) & views.valid[i, row, column]
         checked += known
         wrong += known & ~margin[i, row, column] & (z < OCCLUDING_DEPTH_RATIO * seen)

@@ -152,7 +152,9 @@ def blend_logits(
     return (0.5 * own + 0.5 * own[neighbors].mean(1) * fits + MIN_BASIS_WEIGHT).log()
 
 
-def _discover(tracks: LiftedTracks, neighbors: Tensor, config: InitializationConfig, generator: torch.Generator):
+def _discover(
+    tracks: LiftedTracks, neighbors: Tensor, config: InitializationConfig, generator: torch.Generator
+) -> tuple[RigidParts, float]:
     """Rigid parts that explain enough of the tracks, with the smallest tolerance that allows it.
 
     Where that takes all the bases, noise may have broken bodies into pieces; a larger tolerance that explains more with
@@ -163,17 +165,22 @@ def _discover(tracks: LiftedTracks, neighbors: Tensor, config: InitializationCon
     """
     tolerance = config.part_tolerance or estimate_tolerance(tracks, neighbors, generator)
     subset = tracks.select(torch.randperm(len(tracks), generator=generator)[:4096])
-    best = None
-    for _ in range(4):
+
+    def attempt(tolerance: float) -> tuple[RigidParts, float]:
         parts, share = find_parts(subset, config.num_motion_bases, tolerance, generator)
         logger.info("%d rigid parts explain %.0f %% of the tracks to %.3g units.", len(parts), 100 * share, tolerance)
-        if best is None or best[2] < config.min_explained_share or (len(parts) < len(best[0]) and share > best[2]):
-            best = (parts, tolerance, share)
-        enough = best[2] >= config.min_explained_share and len(best[0]) < config.num_motion_bases
+        return parts, share
+
+    (best, best_share), best_tolerance = attempt(tolerance), tolerance
+    for _ in range(3):
+        enough = best_share >= config.min_explained_share and len(best) < config.num_motion_bases
         if enough or config.part_tolerance is not None:
             break
         tolerance *= 2
-    return best[:2]
+        parts, share = attempt(tolerance)
+        if best_share < config.min_explained_share or (len(parts) < len(best) and share > best_share):
+            best, best_share, best_tolerance = parts, share, tolerance
+    return best, best_tolerance
 
 
 @single_threaded()

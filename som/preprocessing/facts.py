@@ -97,7 +97,7 @@ def open_flow(folder: Path, dataset: VideoDataset) -> tuple[VideoFlow | None, li
         except FlowError as error:
             return None, [str(error)]
         size = (dataset.train.height, dataset.train.width)
-        flow = VideoFlow(dataset.num_times, tuple(first.shape[:2]), size, folder)
+        flow = VideoFlow(dataset.num_times, (first.shape[0], first.shape[1]), size, folder)
     ratio = flow.width / flow.height * dataset.train.height / dataset.train.width
     if abs(np.log(ratio)) > 0.05:
         return None, [
@@ -152,7 +152,7 @@ def _camera_facts(dataset: VideoDataset) -> dict:
 
 
 def _depth_facts(dataset: VideoDataset) -> dict:
-    depths = dataset.train.depths
+    depths = dataset.train.require_depths()
     known = depths > 0
     values = depths[known].numpy()
     near, middle, far = np.percentile(values, (5, 50, 95)).tolist() if values.size else (0.0, 0.0, 0.0)

@@ -123,9 +123,10 @@ def _doubts_of_masks(dataset: VideoDataset) -> list[str]:
 
 def _doubts_of_tracks(dataset: VideoDataset) -> list[str]:
     tracks, train = dataset.tracks, dataset.train
-    if tracks is None or train.foreground is None or not bool(train.foreground.any()):
+    moving = None if tracks is None else on_foreground(tracks, dataset)
+    foreground = train.foreground
+    if tracks is None or moving is None or foreground is None or not bool(foreground.any()):
         return []
-    moving = on_foreground(tracks, dataset)
     if int(moving.sum()) < FEW_TRACKS:
         return [
             f"only {int(moving.sum())} tracks start on moving things, at least {FEW_TRACKS} are wanted; "
@@ -139,7 +140,7 @@ def _doubts_of_tracks(dataset: VideoDataset) -> list[str]:
             "use a higher frame rate, or bring tracks with `tracks.given`."
         )
     seen = tracks.visible[moving].sum(0)[train.times]
-    bare = (seen < 10) & (train.foreground.flatten(1).double().mean(1) > FEW_MOVING)
+    bare = (seen < 10) & (foreground.flatten(1).double().mean(1) > FEW_MOVING)
     if bool(bare.any()):
         doubts.append(
             f"hardly any track on moving things is seen at times {_listed(train.times[bare].tolist())}; "

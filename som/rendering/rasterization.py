@@ -7,6 +7,9 @@ pinhole cameras, no spherical harmonics). CUDA tensors go to gsplat, CPU tensors
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -15,6 +18,7 @@ from som.rendering.validation import RASTERIZE_MODES, RENDER_MODES, SceneShape, 
 __all__ = ["RASTERIZE_MODES", "RENDER_MODES", "rasterize"]
 
 TILE_SIZE = 16
+Backend = Callable[..., tuple[Tensor, Tensor, dict[str, Any]]]
 
 
 def rasterize(
@@ -77,14 +81,18 @@ def rasterize(
     if shape.n_gaussians == 0:
         return _rasterize_nothing(means, colors, backgrounds, shape, width, height, render_mode)
     gaussians = (means, quats, scales, opacities, colors)
-    options = dict(
+    options: dict[str, Any] = dict(
         near_plane=float(near_plane), far_plane=float(far_plane), eps2d=float(eps2d), backgrounds=backgrounds,
         render_mode=render_mode, rasterize_mode=rasterize_mode, absgrad=bool(absgrad),
     )  # fmt: skip
     if means.device.type == "cuda":
-        from som.rendering.gsplat_backend import rasterize_with_gsplat as backend
+        from som.rendering.gsplat_backend import rasterize_with_gsplat
+
+        backend: Backend = rasterize_with_gsplat
     elif means.device.type == "cpu":
-        from som.rendering.cpu import rasterize_on_cpu as backend
+        from som.rendering.cpu import rasterize_on_cpu
+
+        backend = rasterize_on_cpu
     else:
         raise ValueError(f"means: expected to be on a cpu or cuda device, got {means.device}")
     renders, alphas, info = backend(*gaussians, viewmats, Ks, int(width), int(height), shape=shape, **options)

@@ -25,6 +25,8 @@ counts. ``info["ambiguous"]`` marks the pixels where some Gaussian stands within
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -71,27 +73,25 @@ def rasterize_reference(
         colors = torch.cat([colors, depths], -1)
         backgrounds = torch.cat([backgrounds, torch.zeros_like(backgrounds[..., :1])], -1)
 
-    flat = [
-        projected[k].reshape(-1, *projected[k].shape[len(batch) + 1 :])
-        for k in ("means2d", "conics", "opacities", "depths", "visible")
-    ]
+    flat = {k: v.reshape(-1, *v.shape[len(batch) + 1 :]) for k, v in projected.items()}
     flat_colors = colors.reshape(-1, n, colors.shape[-1])
     flat_backgrounds = backgrounds.reshape(-1, backgrounds.shape[-1])
-    images, alphas, ambiguous = [], [], []
-    for view in range(flat_colors.shape[0]):
-        parts = [x[view] for x in flat]
-        image = blend(*parts, flat_colors[view], flat_backgrounds[view], width, height, pixels_at_once)
-        for collection, value in zip((images, alphas, ambiguous), image, strict=True):
-            collection.append(value)
+    images = [
+        blend(
+            flat["means2d"][view], flat["conics"][view], flat["opacities"][view], flat["depths"][view],
+            flat["visible"][view], flat_colors[view], flat_backgrounds[view], width, height, pixels_at_once,
+        )
+        for view in range(flat_colors.shape[0])
+    ]  # fmt: skip
     lead = (*batch, n_cameras, height, width)
-    renders = torch.stack(images).reshape(*lead, -1)
-    alphas = torch.stack(alphas).reshape(*lead, 1)
+    renders, alphas, ambiguous = (torch.stack(maps) for maps in zip(*images, strict=True))
+    renders, alphas, ambiguous = renders.reshape(*lead, -1), alphas.reshape(*lead, 1), ambiguous.reshape(lead)
     if render_mode in ("ED", "RGB+ED"):
         renders = torch.cat([renders[..., :-1], renders[..., -1:] / alphas.clamp(min=1e-10)], -1)
-    info = {k: v for k, v in projected.items() if k != "visible"}
+    info: dict[str, Any] = {k: v for k, v in projected.items() if k != "visible"}
     info |= dict(
         width=width, height=height, n_cameras=n_cameras, n_batches=int(torch.Size(batch).numel()),
-        ambiguous=torch.stack(ambiguous).reshape(lead),
+        ambiguous=ambiguous,
     )  # fmt: skip
     return renders, alphas, info
 

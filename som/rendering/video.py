@@ -15,6 +15,7 @@ import cv2
 import imageio.v2 as imageio
 import numpy as np
 import torch
+from imageio.core import Format
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
@@ -63,8 +64,8 @@ def render_path_video(
     Ks = Ks.expand(len(w2cs), 3, 3)
     for start in range(0, len(w2cs), batch_size):
         part = slice(start, start + batch_size)
-        inputs = (x[part].to(device) for x in (w2cs, Ks, times))
-        out = scene.rasterize_views(*inputs, width, height, background_color=background_color)
+        cameras = w2cs[part].to(device), Ks[part].to(device)
+        out = scene.rasterize_views(*cameras, times[part].to(device), width, height, background_color=background_color)
         maps = [m.float().cpu().numpy() for m in (out.rgb.clamp(0, 1), out.depth, out.alpha, out.foreground)]
         for row in zip(*maps, strict=True):
             yield PathFrame(*row)
@@ -72,12 +73,12 @@ def render_path_video(
 
 def to_uint8(frame: np.ndarray | Tensor) -> UInt8[np.ndarray, "h w 3"]:
     """8-bit RGB, rounded; grey images get three channels."""
-    frame = frame.detach().cpu().numpy() if isinstance(frame, Tensor) else np.asarray(frame)
-    if frame.dtype == bool:
-        frame = frame.astype(np.float32)
-    if frame.dtype != np.uint8:
-        frame = np.rint(np.clip(np.nan_to_num(frame), 0, 1) * 255).astype(np.uint8)
-    return np.repeat(frame[..., None], 3, axis=-1) if frame.ndim == 2 else frame
+    image = frame.detach().cpu().numpy() if isinstance(frame, Tensor) else np.asarray(frame)
+    if image.dtype == bool:
+        image = image.astype(np.float32)
+    if image.dtype != np.uint8:
+        image = np.rint(np.clip(np.nan_to_num(image), 0, 1) * 255).astype(np.uint8)
+    return np.repeat(image[..., None], 3, axis=-1) if image.ndim == 2 else image
 
 
 def pad_to_even(frame: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h2 w2 3"]:
@@ -97,8 +98,9 @@ class VideoWriter:
     def __init__(self, path: Path | str, fps: float, quality: float = 8.0):
         self.path = Path(path)
         self.count = 0
-        self._options = {"fps": float(fps), "quality": quality}
-        self._writer, self._shape = None, None
+        self._fps, self._quality = float(fps), quality
+        self._writer: Format.Writer | None = None
+        self._shape: tuple[int, ...] = ()
         self._opened = ExitStack()
 
     def append(self, frame: np.ndarray | Tensor) -> None:
@@ -109,22 +111,26 @@ class VideoWriter:
         """
         image = to_uint8(frame)
         if self._writer is None:
-            self._shape = image.shape
-            self._writer = imageio.get_writer(
-                self._opened.enter_context(atomic_path(self.path, keep_suffix=True)),
-                format="FFMPEG",
-                codec="libx264",
-                pixelformat="yuv420p",
-                macro_block_size=1,
-                ffmpeg_log_level="error",
-                output_params=["-movflags", "+faststart"],
-                **self._options,
-            )
-            self._opened.callback(self._writer.close)
+            self._shape, self._writer = image.shape, self._open()
         if image.shape != self._shape:
             raise ValueError(f"{self.path}: frame {self.count} has shape {image.shape}, the first one {self._shape}.")
         self._writer.append_data(np.ascontiguousarray(pad_to_even(image)))
         self.count += 1
+
+    def _open(self) -> Format.Writer:
+        writer = imageio.get_writer(
+            self._opened.enter_context(atomic_path(self.path, keep_suffix=True)),
+            format="FFMPEG",
+            fps=self._fps,
+            quality=self._quality,
+            codec="libx264",
+            pixelformat="yuv420p",
+            macro_block_size=1,
+            ffmpeg_log_level="error",
+            output_params=["-movflags", "+faststart"],
+        )
+        self._opened.callback(writer.close)
+        return writer
 
     def __enter__(self) -> VideoWriter:
         return self
@@ -233,8 +239,8 @@ def draw_trails(
         layer = image.copy()
         for i in shown:
             if drawable[step, i] and drawable[step + 1, i]:
-                ends = (tuple(map(int, points[step + k, i])) for k in (0, 1))
-                cv2.line(layer, *ends, tuple(map(int, colors[i])), thickness, cv2.LINE_AA, shift)
+                start, end = (tuple(map(int, points[step + k, i])) for k in (0, 1))
+                cv2.line(layer, start, end, tuple(map(int, colors[i])), thickness, cv2.LINE_AA, shift)
         age = (step + 1) / (steps - 1)
         image = cv2.addWeighted(layer, age, image, 1 - age, 0)
     radius = max(1, round(image.shape[0] / 240)) << shift

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -55,7 +56,8 @@ def add_anchors(
     unchecked = given & ~sure & plausible
     used = agrees | unchecked
     contradicted = int((sure & ~agrees).sum())
-    log = {"sparse_given": int(given.sum()), "sparse_used": int(used.sum()), "sparse_contradicted": contradicted}
+    log: dict[str, Any] = {"sparse_given": int(given.sum()), "sparse_used": int(used.sum())}
+    log["sparse_contradicted"] = contradicted
     if contradicted > 0.5 * len(ratio) and len(ratio) >= ENOUGH:
         log["warnings"] = [
             f"{contradicted} of {len(ratio)} sparse points contradict the plane sweep, and not by one factor: they "

@@ -101,7 +101,7 @@ def guess_layout(
 def _layout_of_points(clip: Clip, sparse: Float[Tensor, "t h w"]) -> DepthPrior:
     """The layout that fits triangulated points, under the poses that they were found with."""
     known = sparse if clip.ignored is None else sparse.masked_fill(clip.ignored, 0.0)
-    layout, log = fit_layout(known, (known > 0).float(), clip.K, clip.w2c)
+    layout, log = fit_layout(known, (known > 0).float(), clip.K, clip.require_poses())
     depth = _drawn_to_points(layout, known)
     depth, confidence = _with_moving(torch.cat([depth, depth[:, -1:]], dim=1), clip)
     log = {"method": "layout guess, fitted to points", **log, "factor": 1.0}
@@ -162,7 +162,7 @@ def fit_layout(
         raise DepthError("a layout cannot be fitted where no depth is known.")
     K, rotations = K.float().cpu(), w2c[:, :3, :3].float().cpu()
     seen, weight = depth[:, ::step, ::step], (confidence * known)[:, ::step, ::step]
-    best = None
+    found = []
     for i, pitch in enumerate(PITCHES):
         down = _down(rotations, math.radians(pitch))
         for j, wall in enumerate(WALLS):
@@ -172,10 +172,8 @@ def fit_layout(
             heights = heights.nan_to_num(float(ratio.nanmedian().nan_to_num(0.0)))[:, None, None]
             deviation = float(((ratio - heights).abs().nan_to_num(0.0) * weight).sum() / weight.sum().clamp(min=1e-9))
             strange = abs(i - PITCHES.index(PITCH)) + abs(j - WALLS.index(WALL))
-            cost = deviation + STRANGENESS * strange
-            if best is None or cost < best[0]:
-                best = cost, heights.exp(), pitch, wall, deviation
-    _, heights, pitch, wall, deviation = best
+            found.append((deviation + STRANGENESS * strange, heights.exp(), pitch, wall, deviation))
+    _, heights, pitch, wall, deviation = min(found, key=lambda one: one[0])
     log = {"layout_pitch": pitch, "layout_wall": wall, "layout_deviation": deviation}
     return _room(K, _down(rotations, math.radians(pitch)), H, W, wall) * heights, log
 

@@ -18,7 +18,7 @@ from som.depth.estimate.blending import MOVING, blend
 from som.depth.estimate.clock import Clock
 from som.depth.estimate.layout import fit_layout
 from som.depth.estimate.moving import below_feet, stand_on_ground
-from som.depth.estimate.prior import Clip, DepthPrior, check_clip
+from som.depth.estimate.prior import Clip, DepthPrior, Units, check_clip
 from som.depth.estimate.scale import scaled_to_metres
 from som.depth.estimate.student import Progress, at_size, network_size, predict_depth
 from som.depth.estimate.teacher import nearest_maps, sweep_teacher
@@ -134,7 +134,8 @@ class _Run:
         """Sweep, network, blend."""
         teacher = sweep_teacher(self.clip, self.config, self.device, self.clock, self.progress)
         self.clip = replace(self.clip, w2c=teacher.w2c)
-        depth, confidence, log, size = teacher.depth, teacher.confidence, dict(teacher.log), teacher.depth.shape[1:]
+        depth, confidence, log = teacher.depth, teacher.confidence, dict(teacher.log)
+        size = (depth.shape[1], depth.shape[2])
         if sparse is not None:
             known = sparse if self.clip.moving is None else sparse.masked_fill(self.clip.moving, 0.0)
             depth, confidence, joined = add_anchors(depth, confidence, resize_maps(known, size))
@@ -170,7 +171,7 @@ class _Run:
             return (depth, confidence), {}
         (height, width), (H, W) = depth.shape[1:], self.clip.size
         K = resize_intrinsics(self.clip.K, width / W, height / H)
-        layout, log = fit_layout(depth, confidence, K, self.clip.w2c)
+        layout, log = fit_layout(depth, confidence, K, self.clip.require_poses())
         measured = depth[depth > 0]
         layout = layout.clamp(LAYOUT_NEAR * float(measured.min()), LAYOUT_FAR * float(measured.max()))
         blind = depth <= 0
@@ -181,7 +182,8 @@ class _Run:
 
     def _blended(self, teacher: Tensor, confidence: Tensor, network: Tensor, log: dict) -> DepthPrior:
         """Sweep and network in one map, with moving things on the ground."""
-        moving = None if self.clip.moving is None else nearest_maps(self.clip.moving, tuple(teacher.shape[1:]))
+        size = (teacher.shape[1], teacher.shape[2])
+        moving = None if self.clip.moving is None else nearest_maps(self.clip.moving, size)
         depth, confidence = blend(teacher, confidence, network, moving)
         if moving is not None and self.config.moving == "stand":
             depth, standing = stand_on_ground(depth, moving)
@@ -267,7 +269,7 @@ class _Run:
         if reason is not None:
             raise CollapseError(f"no depth to return: {reason}.")
 
-    def _prior(self, depth: Tensor, confidence: Tensor, units: str, log: dict) -> DepthPrior:
+    def _prior(self, depth: Tensor, confidence: Tensor, units: Units, log: dict) -> DepthPrior:
         """At the size of the frames."""
         warning = ramp_warning(depth, self.clip.frames, self.config.student.collapse)
         if warning is not None:

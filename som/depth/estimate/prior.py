@@ -63,7 +63,13 @@ class Clip:
     @property
     def size(self) -> tuple[int, int]:
         """(height, width)"""
-        return tuple(self.frames.shape[-2:])
+        return self.frames.shape[-2], self.frames.shape[-1]
+
+    def require_poses(self) -> Float[Tensor, "t 4 4"]:
+        """``w2c``. Raises DepthError where the poses are not known."""
+        if self.w2c is None:
+            raise DepthError("this needs camera poses; give them.")
+        return self.w2c
 
     @property
     def ignored(self) -> Bool[Tensor, "t h w"] | None:

@@ -29,7 +29,7 @@ def scaled_to_metres(prior: DepthPrior, clip: Clip) -> DepthPrior:
             raise DepthError("distances scale given poses; for learned poses set self_supervised.weights.velocity.")
         factor = distance_scale(clip.w2c, clip.distances)
         return _scaled(prior, factor, {"scale_from": "distances"})
-    if clip.road is not None:
+    if clip.road is not None and clip.objects is not None:
         found = metric_scale(prior.depth, clip.K, clip.road, clip.objects)
         told = {
             "scale_from": "objects on the road",

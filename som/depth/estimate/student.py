@@ -20,7 +20,8 @@ def network_size(size: tuple[int, int], longer: int) -> tuple[int, int]:
     """(height, width) of network images for frames of ``size``: multiples of 32, the longer side about ``longer``."""
     height, width = target_size(size, max_side=longer)
     # up rather than down: what the network does not see it cannot tell apart
-    return tuple(max(-(-(side - STRIDE // 4) // STRIDE), 1) * STRIDE for side in (height, width))
+    height, width = (max(-(-(side - STRIDE // 4) // STRIDE), 1) * STRIDE for side in (height, width))
+    return height, width
 
 
 def at_size(config: DepthTrainingConfig, size: tuple[int, int], seed: int) -> DepthTrainingConfig:

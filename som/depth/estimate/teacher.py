@@ -62,12 +62,13 @@ def sweep_teacher(clip: Clip, config: DepthConfig, device: torch.device, clock: 
         NoParallaxError: the camera stands still, only turns, or hardly moves.
         DepthError: the budget is too short.
     """
+    w2c = clip.require_poses()
     side = min(config.max_side, max(clip.size))
     while True:
         sweep = _Sweep(clip, config, target_size(clip.size, max_side=side), device, clock, progress)
         began = clock.elapsed()
         try:
-            first = sweep(clip.w2c, "sweep", limited=True)
+            first = sweep(w2c, "sweep", limited=True)
             break
         except _TooSlow as slow:
             allowed = SWEEP_SHARE * (clock.left() or 0.0)
@@ -78,17 +79,18 @@ def sweep_teacher(clip: Clip, config: DepthConfig, device: torch.device, clock: 
                     "give more time or fewer frames."
                 ) from None
     if not config.refine_poses:
-        return _teacher(first, clip.w2c, {})
-    return _refined(sweep, first, clock.elapsed() - began)
+        return _teacher(first, w2c, {})
+    return _refined(sweep, w2c, first, clock.elapsed() - began)
 
 
-def _refined(sweep: _Sweep, first: SweepResult, took: float) -> Teacher:
+def _refined(sweep: _Sweep, w2c: Tensor, first: SweepResult, took: float) -> Teacher:
     """The sweep under poses that are refined as long as each round confirms more, and the budget allows.
 
     Args:
-        took: seconds that the first sweep took.
+        w2c: poses of the first sweep.
+        took: seconds that it took.
     """
-    best, w2c, gains = first, sweep.clip.w2c, []
+    best, gains = first, list[float]()
     while len(gains) < ROUNDS and (not gains or gains[-1] >= WORTHWHILE):
         left = sweep.clock.left()
         if int((best.depth > 0).flatten(1).sum(1).max()) < MIN_POINTS:

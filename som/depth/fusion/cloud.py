@@ -97,7 +97,7 @@ def fuse_points(
         DepthError: bad input, or fewer than two views.
     """
     check_maps("images", images, (len(depths), 3, -1, -1))
-    depths, K, w2c = _checked(depths, Ks, w2cs, tuple(images.shape[-2:]))
+    depths, K, w2c = _checked(depths, Ks, w2cs, (images.shape[-2], images.shape[-1]))
     h, w = depths.shape[1:]
     xy = pixel_centers(h, w, device=depths.device)
     at = (xy * xy.new_tensor([images.shape[-1] / w, images.shape[-2] / h])).view(1, -1, 2)
@@ -115,12 +115,13 @@ def fuse_points(
         views.append(votes[keep])
         footprints.append((depths[t] / K[t, 0, 0].float())[keep])
     if not any(map(len, points)):
-        return PointCloud(*(np.zeros(shape, np.float32) for shape in ((0, 3), (0, 3), 0)), np.zeros(0, np.int32))
+        nothing = np.zeros((0, 3), np.float32)
+        return PointCloud(nothing, nothing, np.zeros(0, np.float32), np.zeros(0, np.int32))
     parts = [torch.cat(part).cpu().numpy() for part in (points, colors, confidence, views)]
     voxel = float(torch.cat(footprints).median()) if options.voxel is None else options.voxel
-    parts = _without_outliers(_merged(parts, voxel), options)
+    xyz, rgb, trust, seen = _without_outliers(_merged(parts, voxel), options)
     return PointCloud(
-        parts[0].astype(np.float32), *(p.astype(np.float32) for p in parts[1:3]), parts[3].astype(np.int32)
+        xyz.astype(np.float32), rgb.astype(np.float32), trust.astype(np.float32), seen.astype(np.int32)
     )
 
 
@@ -163,7 +164,7 @@ def _checks(depths: Tensor, K: Tensor, w2c: Tensor, options: FusionOptions) -> I
 
     Pixels near the border or depth edges take part as witnesses; they are only not kept themselves.
     """
-    size = tuple(depths.shape[1:])
+    size = (depths.shape[1], depths.shape[2])
     known = torch.where(depths > 0, depths, torch.full_like(depths, torch.nan))
     if bool(known.isnan().all()):
         return

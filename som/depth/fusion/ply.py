@@ -75,15 +75,15 @@ def read_ply(path: str | Path) -> PointCloud:
     count, layout = _vertex_layout(path, data[:end].decode("ascii", "replace").splitlines())
     if len(data) - start < count * layout.itemsize:
         raise DepthError(f"{path}: ends before its {count} vertices do; write it again.")
-    rows = np.frombuffer(data, layout, count, start)
+    rows, present = np.frombuffer(data, layout, count, start), layout.names or ()
     points = np.stack([rows[name] for name in "xyz"], axis=1).astype(np.float32)
     names = ("red", "green", "blue")
     colors = np.full((count, 3), 0.5, np.float32)
-    if all(name in layout.names for name in names):
+    if all(name in present for name in names):
         scale = 255.0 if layout["red"].kind == "u" else 1.0
         colors = (np.stack([rows[name] for name in names], axis=1) / scale).astype(np.float32)
-    confidence = rows["confidence"] if "confidence" in layout.names else np.ones(count)
-    views = rows["views"] if "views" in layout.names else np.zeros(count)
+    confidence = rows["confidence"] if "confidence" in present else np.ones(count)
+    views = rows["views"] if "views" in present else np.zeros(count)
     return PointCloud(points, colors, confidence.astype(np.float32), views.astype(np.int32))
 
 

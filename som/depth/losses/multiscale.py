@@ -57,7 +57,7 @@ def multiscale_inverse_depth_loss(
         check_map("multiscale_inverse_depth_loss", "valid", valid, depth)
     total = pred_inverse[0].new_zeros(())
     for pred in pred_inverse:
-        size = pred.shape[-2:]
+        size = (pred.shape[-2], pred.shape[-1])
         resized = None if valid is None else resize_depth(valid.to(pred.dtype), size)
         total = total + sparse_inverse_depth_loss(pred, resize_depth(depth, size), resized)
     return total

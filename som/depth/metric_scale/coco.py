@@ -58,7 +58,9 @@ def read_coco(
         for entry in annotations:
             t, name = frame_of.get(entry["image_id"]), names.get(entry["category_id"])
             score = float(entry.get("score", 1.0))
-            if t is None or name not in classes or entry.get("iscrowd") or ("score" in entry and score < min_score):
+            if t is None or name is None or name not in classes or entry.get("iscrowd"):
+                continue
+            if "score" in entry and score < min_score:
                 continue
             mask = decode_segmentation(entry["segmentation"], *size)
             found[t].append((score, -float(mask.sum()), name, mask))
@@ -68,10 +70,12 @@ def read_coco(
         raise DepthError(f"{path} is no complete COCO json: {type(error).__name__} {error}.") from error
     # The later of overlapping masks wins.
     ordered = [[(name, mask) for *_, name, mask in sorted(objects, key=lambda o: o[:2])] for objects in found]
-    return instances_from_masks(ordered, *size, classes=list(classes))
+    return instances_from_masks(ordered, size[0], size[1], classes=list(classes))
 
 
-def _index(listing: dict | None, annotations: list[dict], wanted: dict[str, int], path: Path):
+def _index(
+    listing: dict | None, annotations: list[dict], wanted: dict[str, int], path: Path
+) -> tuple[dict[Any, int | None], tuple[int, int], dict[int, str]]:
     """Frame by image id, the one image size (height, width), and class name by category id."""
     names = dict(COCO_CLASSES)
     if listing is None:
@@ -81,7 +85,7 @@ def _index(listing: dict | None, annotations: list[dict], wanted: dict[str, int]
         sizes = {tuple(size) for size in runs}
         ids = {a["image_id"] for a in annotations}
         frame_of = {i: wanted.get(PurePath(i).stem) if isinstance(i, str) else i for i in ids}
-        unknown = sorted(i for i, t in frame_of.items() if not isinstance(i, str) and not 0 <= t < len(wanted))
+        unknown = sorted(i for i in ids if not isinstance(i, str) and not 0 <= i < len(wanted))
         if unknown:
             raise DepthError(f"image_id {unknown[0]} is no frame index below {len(wanted)}; give the annotation file.")
         if not any(t is not None for t in frame_of.values()):

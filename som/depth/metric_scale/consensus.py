@@ -36,7 +36,7 @@ def agree(
         the camera height in metres, None if nobody takes part.
     """
     height, ratio, prior = candidates.double().unbind(-1)
-    kept, seen = torch.ones_like(height, dtype=torch.bool), []
+    kept, seen = torch.ones_like(height, dtype=torch.bool), list[Tensor]()
     for _ in range(_MAX_ROUNDS):
         if not bool(kept.any()):
             return None, kept

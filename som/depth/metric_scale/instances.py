@@ -53,9 +53,9 @@ class Instances:
 
         An object with a height of its own gets its class' deviation, or 0 without a class prior.
         """
-        table = [(priors[name].mean, priors[name].std) if name in priors else (0.0, 0.0) for name in self.classes]
+        rows = [(priors[name].mean, priors[name].std) if name in priors else (0.0, 0.0) for name in self.classes]
         # The last row serves label -1.
-        table = torch.tensor([*table, (0.0, 0.0)], device=self.labels.device)
+        table = torch.tensor([*rows, (0.0, 0.0)], device=self.labels.device)
         mean, std = table[self.labels].unbind(-1)
         if self.heights is not None:
             mean = torch.where(self.heights > 0, self.heights.to(mean.dtype), mean)

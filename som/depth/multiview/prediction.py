@@ -60,17 +60,19 @@ def predict_views(
     scale = clip_scale(sequence, depth_range)
     scaled = in_network_units(sequence, scale.unit)
     sources = measurement_frames(scaled, rule, scale.middle)
-    images, w2c = scaled.images().to(device), scaled.w2cs.double().to(device)
-    K = scaled.Ks.to(device)
-    moving = torch.stack([scaled.moving(t) for t in range(len(scaled))]).to(device) if scaled.has_moving else None
+    images = scaled.images().to(device)
+    K, w2c = (values.to(device) for values in scaled.cameras())
+    w2c = w2c.double()
+    masks = [mask for t in range(len(scaled)) if (mask := scaled.moving(t)) is not None]
+    moving = torch.stack(masks).to(device) if scaled.has_moving else None
     net.eval().to(device)
     depth = torch.zeros(len(scaled), *scaled.size, device=device)
     for t, others in enumerate(sources):
         if others:
             views = [t, *others]
             T_meas_ref = (w2c[others] @ torch.linalg.inv(w2c[t])).float()
-            masks = None if moving is None else moving[views][None]
-            depth[t] = net(images[views][None], K[views][None], T_meas_ref[None], masks).depths[0][0, 0]
+            ignored = None if moving is None else moving[views][None]
+            depth[t] = net(images[views][None], K[views][None], T_meas_ref[None], ignored).depths[0][0, 0]
         if progress is not None:
             progress("network", (t + 1) / len(scaled))
     confidence = torch.zeros_like(depth)

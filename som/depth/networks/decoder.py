@@ -110,7 +110,7 @@ class DepthDecoder(nn.Module):
 
     def output_convs(self) -> list[nn.Conv2d]:
         """The convolutions that make the logits, finest scale first."""
-        return [layer.conv for layer in self.decoder[10:]]
+        return [m for layer in self.decoder[10:] for m in layer.modules() if isinstance(m, nn.Conv2d)]
 
     def forward(self, features: list[Float[Tensor, "b f hs ws"]]) -> list[Float[Tensor, "b c h w"]]:
         """Logits of each scale, finest first."""

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from som.depth.errors import DepthError
 from som.depth.networks.decoder import DepthDecoder, Upsampling
 from som.depth.networks.heads import HeadName, make_head
-from som.depth.networks.packnet import PackNet
-from som.depth.networks.resnet import ResNetEncoder
+from som.depth.networks.packnet import PackNet, Variant
+from som.depth.networks.resnet import NumLayers, ResNetEncoder
 
 NetworkName = Literal["small", "resnet18", "resnet50", "packnet", "packnet_1b", "packnet_slim"]
 STRIDE = 32
@@ -66,7 +66,7 @@ class ResNetDepth(nn.Module):
 
     def __init__(
         self,
-        num_layers: Literal[18, 50],
+        num_layers: NumLayers,
         width: float,
         decoder_width: float,
         channels: int,
@@ -85,6 +85,9 @@ class ResNetDepth(nn.Module):
         return self.decoder(self.encoder(images))
 
 
+_PACKNET_VARIANTS: dict[str, Variant] = {"packnet": "1A", "packnet_1b": "1B", "packnet_slim": "slim"}
+
+
 class DepthNet(nn.Module):
     """A network body ``net`` (parameters called as in the published layouts) and a head without parameters."""
 
@@ -94,10 +97,9 @@ class DepthNet(nn.Module):
         self.config = config
         self.head = make_head(config.head, config.depth_range, config.bins)
         if config.name.startswith("packnet"):
-            variant = {"packnet": "1A", "packnet_1b": "1B", "packnet_slim": "slim"}[config.name]
-            self.net = PackNet(self.head, variant)
+            self.net: PackNet | ResNetDepth = PackNet(self.head, _PACKNET_VARIANTS[config.name])
         else:
-            num_layers = 50 if config.name == "resnet50" else 18
+            num_layers: NumLayers = 50 if config.name == "resnet50" else 18
             width, decoder_width = (0.25, 0.5) if config.name == "small" else (1.0, 1.0)
             self.net = ResNetDepth(
                 num_layers, width, decoder_width, self.head.channels, config.num_scales, config.upsampling
@@ -106,6 +108,7 @@ class DepthNet(nn.Module):
             bias = self.head.initial_bias(config.initial_depth)
             with torch.no_grad():
                 for conv in self.net.output_convs():
+                    assert conv.bias is not None  # every output layer is made with one
                     conv.weight.mul_(INITIAL_SPREAD)
                     conv.bias.copy_(bias)
 

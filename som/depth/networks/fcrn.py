@@ -20,6 +20,11 @@ def interleaved_kernels(kernel: Float[Tensor, "o i 5 5"]) -> Float[Tensor, "o4 i
     return torch.stack(parts, dim=1).flatten(0, 1)
 
 
+def _bias(conv: nn.Conv2d) -> Tensor:
+    assert conv.bias is not None  # those of UpProjection are made with one
+    return conv.bias
+
+
 class UpProjection(nn.Module):
     """Doubles height and width: relu(conv3(relu(conv5(up(x)))) + conv5'(up(x))), up = zero-interleaved unpooling.
 
@@ -38,11 +43,11 @@ class UpProjection(nn.Module):
             nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
             with torch.no_grad():
                 conv.weight.mul_(2.0)
-            nn.init.zeros_(conv.bias)
+            nn.init.zeros_(_bias(conv))
 
     def forward(self, x: Float[Tensor, "b i h w"]) -> Float[Tensor, "b o h2 w2"]:
         weight = torch.cat([self.conv1.weight, self.projection.weight])
-        bias = torch.cat([self.conv1.bias, self.projection.bias]).repeat_interleave(4)
+        bias = torch.cat([_bias(self.conv1), _bias(self.projection)]).repeat_interleave(4)
         both = F.pixel_shuffle(F.conv2d(x, interleaved_kernels(weight), bias, padding=1), 2)
         main, shortcut = both.chunk(2, dim=1)
         return F.relu(self.conv2(F.relu(main)) + shortcut)

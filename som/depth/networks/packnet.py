@@ -145,7 +145,8 @@ class PackNet(nn.Module):
         for module in self.modules():
             if isinstance(module, (nn.Conv2d, nn.Conv3d)):
                 nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
 
     def output_convs(self) -> list[nn.Conv2d]:
         """The convolutions that make the logits, finest scale first."""

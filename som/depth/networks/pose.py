@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from som.cameras.geometry import axis_angle_to_se3, euler_to_se3, invert_se3
 from som.depth.errors import DepthError
 from som.depth.networks.packnet import GROUPS
-from som.depth.networks.resnet import ResNetEncoder
+from som.depth.networks.resnet import NumLayers, ResNetEncoder
 
 POSE_SCALE = 0.01
 """Factor on the six numbers, common to all references, so that an untrained net predicts almost no motion."""
@@ -158,23 +158,21 @@ class PoseResNet(PairPoseNet):
     """
 
     def __init__(
-        self, num_layers: Literal[18, 50] = 18, style: str = "monodepth2", shared_encoder: ResNetEncoder | None = None
+        self, num_layers: NumLayers = 18, style: str = "monodepth2", shared_encoder: ResNetEncoder | None = None
     ):
         super().__init__()
         if style not in STYLES:
             raise DepthError(f"unknown pose style {style!r}; choose one of {', '.join(STYLES)}.")
         self.style = STYLES[style]
         self.is_shared = shared_encoder is not None
-        self.encoder = shared_encoder if self.is_shared else ResNetEncoder(num_layers, num_images=2)
+        self.encoder = ResNetEncoder(num_layers, num_images=2) if shared_encoder is None else shared_encoder
         outputs = 6 if self.is_shared else self.style.outputs
         self.decoder = PoseDecoder(self.encoder.channels[-1], 2 if self.is_shared else 1, outputs)
 
     def regress(self, first: Float[Tensor, "m 3 h w"], second: Float[Tensor, "m 3 h w"]) -> Float[Tensor, "m k"]:
         if self.is_shared:
-            features = self.encoder(torch.cat([first, second]))[-1].chunk(2)
-        else:
-            features = [self.encoder(torch.cat([first, second], dim=1))[-1]]
-        return self.decoder(list(features))
+            return self.decoder(list(self.encoder(torch.cat([first, second]))[-1].chunk(2)))
+        return self.decoder([self.encoder(torch.cat([first, second], dim=1))[-1]])
 
 
 class PoseCNN(PairPoseNet):
@@ -216,7 +214,8 @@ class PackNetPose(PoseNet):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
 
     def predict(self, target: Tensor, sources: Tensor, earlier: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         if sources.shape[1] != self.num_sources:

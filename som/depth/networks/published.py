@@ -8,6 +8,7 @@ from math import inf
 from typing import Literal
 
 from som.depth.errors import DepthError
+from som.depth.networks.decoder import Upsampling
 from som.depth.networks.depth_net import NetworkConfig, NetworkName
 
 Role = Literal["depth", "pose", "mvdepthnet", "encoder"]
@@ -121,7 +122,7 @@ def published_config(layout: str, name: NetworkName) -> NetworkConfig:
         return NetworkConfig(name, depth_range=(0.5, inf) if name.startswith("packnet") else (0.1, 100.0))
     if layout not in _RANGES:
         raise DepthError(f"unknown layout {layout!r}; choose monodepth2, sc, sc_depth_pl or packnet.")
-    upsampling = "bilinear" if layout == "sc_depth_pl" else "nearest"
+    upsampling: Upsampling = "bilinear" if layout == "sc_depth_pl" else "nearest"
     return NetworkConfig(name, upsampling=upsampling, depth_range=_RANGES[layout])
 
 

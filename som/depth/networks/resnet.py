@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+NumLayers = Literal[18, 50]
 STAGE_BLOCKS = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3)}
 """Residual blocks in each of the four stages."""
 
@@ -66,7 +67,7 @@ def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Sequential
 class ResNetTrunk(nn.Module):
     """ResNet without its classifier; parameters are called as torchvision's (``conv1``, ``layer3.1.bn2``, ...)."""
 
-    def __init__(self, num_layers: int, in_channels: int, width: float):
+    def __init__(self, num_layers: NumLayers, in_channels: int, width: float):
         super().__init__()
         block = BasicBlock if num_layers == 18 else Bottleneck
         stem, *stages = (round(c * width) for c in (64, 64, 128, 256, 512))
@@ -86,8 +87,8 @@ class ResNetTrunk(nn.Module):
     def forward(self, x: Tensor) -> list[Tensor]:
         features = [self.relu(self.bn1(self.conv1(x)))]
         x = self.maxpool(features[0])
-        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
-            x = stage(x)
+        for i in range(4):
+            x = getattr(self, f"layer{i + 1}")(x)
             features.append(x)
         return features
 
@@ -101,7 +102,7 @@ class ResNetEncoder(nn.Module):
         width: factor on the number of channels of every layer.
     """
 
-    def __init__(self, num_layers: Literal[18, 50] = 18, num_images: int = 1, width: float = 1.0):
+    def __init__(self, num_layers: NumLayers = 18, num_images: int = 1, width: float = 1.0):
         super().__init__()
         if num_layers not in STAGE_BLOCKS:
             raise ValueError(f"ResNetEncoder: num_layers must be 18 or 50, got {num_layers}.")

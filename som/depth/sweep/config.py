@@ -61,8 +61,9 @@ class SweepConfig:
         make_cost(self.cost, self.window)
         if (self.near is None) != (self.far is None):
             raise DepthError("near and far of the sweep must be given together; leave both out to estimate the range.")
-        if self.near is not None and not 0 < self.near < self.far:
-            raise DepthError(f"the sweep needs 0 < near < far, got near {self.near:g} and far {self.far:g}.")
+        near, far = self.depth_range or (1.0, 2.0)
+        if not 0 < near < far:
+            raise DepthError(f"the sweep needs 0 < near < far, got near {near:g} and far {far:g}.")
         if self.offsets is not None and (not self.offsets or 0 in self.offsets):
             raise DepthError(f"offsets of the sweep's sources must not be empty or 0, got {self.offsets}.")
         if not self.angles or min(self.angles) <= 0 or max(self.angles) >= 90:
@@ -84,6 +85,11 @@ class SweepConfig:
         for name, holds, wanted in limits:
             if not holds:
                 raise DepthError(f"{name} of the sweep must be {wanted}, got {getattr(self, name)}.")
+
+    @property
+    def depth_range(self) -> tuple[float, float] | None:
+        """Depth of the nearest and the farthest plane; None where it is to be estimated."""
+        return None if self.near is None or self.far is None else (self.near, self.far)
 
 
 @dataclass(frozen=True, eq=False)

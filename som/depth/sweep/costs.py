@@ -6,6 +6,7 @@ Each cost sums over a square window, so that it says something about single pixe
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -138,7 +139,7 @@ def make_cost(name: CostName, window: int) -> MatchingCost:
     Raises:
         DepthError: the name is unknown or the window is not an odd number of pixels.
     """
-    kinds = {"census": CensusCost, "absolute": AbsoluteCost, "zncc": ZNCCCost}
+    kinds: dict[str, Callable[[int], MatchingCost]] = {"census": CensusCost, "absolute": AbsoluteCost, "zncc": ZNCCCost}
     if name not in kinds:
         raise DepthError(f"unknown matching cost {name!r}; choose one of {', '.join(COSTS)}.")
     if window < 1 or window % 2 == 0:

@@ -130,7 +130,8 @@ def _pilot_disparities(
     """Disparities in pixels of the clearest half of the pixels of some frames."""
     planes = torch.linspace(0, images.shape[-1] / 3 / unit, PILOT_PLANES, device=images.device)[:, None, None]
     cost = make_cost(config.cost, config.window)
-    features, found, clear = cost.features(images), [], []
+    features = cost.features(images)
+    found, clear = [], []
     for t, others in sources.items():
         volume, seen = cost_volume(cost, features, K, w2cs, t, others, planes, moving, config.keep_views)
         volume = semi_global(volume, images[t].mean(0), 0.05 * cost.smoothness, cost.smoothness)
@@ -138,7 +139,7 @@ def _pilot_disparities(
         use = seen if moving is None else seen & ~moving[t]
         found.append(best.inverse_depth[use])
         clear.append(best.distinctness[use])
-    inverse, clear = torch.cat(found), torch.cat(clear)
+    inverse, distinctness = torch.cat(found), torch.cat(clear)
     if not len(inverse):
         raise DepthError("no static pixel is seen by two frames; check the poses and the masks of moving things.")
-    return inverse[clear >= clear.median()] * unit
+    return inverse[distinctness >= distinctness.median()] * unit

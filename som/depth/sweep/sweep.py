@@ -66,7 +66,7 @@ def plane_sweep(
         check_maps("moving", moving, (T, H, W), torch.bool)
         moving = moving.to(images.device)
     K, w2c, images = K.to(images.device), w2c.to(images.device), images.float()
-    near, far = (config.near, config.far) if config.near else estimate_range(images, K, w2c, moving, config)
+    near, far = config.depth_range or estimate_range(images, K, w2c, moving, config)
     sources = _choose_sources(K, w2c, (H, W), near, far, config)
     raw, distinct, usable = _sweep_all(images, K, w2c, moving, sources, (near, far), config, progress)
     step = (1 / near - 1 / far) / (config.num_planes - 1)

@@ -95,7 +95,8 @@ def residuals(
 ) -> tuple[Float[np.ndarray, "m 2"], Float[np.ndarray, "m"]]:
     """xy - u in pixels, and their squared lengths, ``HIDDEN`` where the point is not in front of the camera."""
     residual, squared = np.empty((len(seen.xy), 2)), np.empty(len(seen.xy))
-    fill_residuals(*_arrays(scene, seen), seen.xy - center, MIN_Z, HIDDEN, residual, squared)
+    arguments = *_arrays(scene, seen), seen.xy - center, MIN_Z, HIDDEN, residual, squared
+    fill_residuals(*arguments)
     return residual, squared
 
 
@@ -163,9 +164,9 @@ def adjust(
         fixed: cameras that stay where they are; without any, the choice of the world frame is left open.
     """
     system = PointElimination(len(scene.R), len(scene.X), seen)
-    free = np.ones((len(scene.R), 6), bool)
-    free[list(fixed)] = False
-    free = np.append(free.ravel(), prior is not None)
+    moves = np.ones((len(scene.R), 6), bool)
+    moves[list(fixed)] = False
+    free = np.append(moves.ravel(), prior is not None)
 
     def total(candidate: Scene) -> float:
         return robust_cost(residuals(candidate, seen, center)[1], scale) + _prior_cost(candidate, prior, len(seen.xy))

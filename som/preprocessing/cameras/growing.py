@@ -163,8 +163,7 @@ def _adjust_frames(
     fixed = tuple(range(ANCHORS)) if start else (0,)
     solution = adjust(part, window, center, scale=scale, iterations=ITERATIONS, fixed=fixed)
     if start == 0 and end <= REVERSIBLE:
-        turned = reversed_scene(solution.scene, window)
-        turned = adjust(turned, window, center, scale=scale, iterations=ITERATIONS)
+        turned = adjust(reversed_scene(solution.scene, window), window, center, scale=scale, iterations=ITERATIONS)
         solution = min(solution, turned, key=lambda s: s.cost)
     part = solution.scene if start else normalized(solution.scene, window)
     scene.R[start:end], scene.t[start:end], scene.X[points] = part.R, part.t, part.X

@@ -99,9 +99,9 @@ class PointElimination:
         for start in range(0, self.P, self.CHUNK):
             points = self.order[start : start + self.CHUNK]
             low, high = int(self.first[points].min()), int(self.last[points].max()) + 1
-            Y = np.zeros((len(points), 3, 6 * (high - low)))
-            _whiten(points, self.starts, self.seen.frame, low, L_inv, n.W, Y)
-            Y = Y.reshape(3 * len(points), -1)
+            blocks = np.zeros((len(points), 3, 6 * (high - low)))
+            _whiten(points, self.starts, self.seen.frame, low, L_inv, n.W, blocks)
+            Y = blocks.reshape(3 * len(points), -1)
             rows = slice(6 * low, 6 * high)
             S[rows, rows] -= Y.T @ Y
             S[rows, -1] -= Y.T @ LF[points].ravel()

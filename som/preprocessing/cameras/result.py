@@ -7,6 +7,7 @@ import zipfile
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -68,9 +69,10 @@ class CameraEstimate:
         """
         try:
             arrays = read_npz(Path(path))
-            text = json.loads(str(arrays.pop("json")))
-            text["size"] = tuple(text["size"])
-            return CameraEstimate(**{name: arrays[name] for name in _ARRAYS}, **text)
+            values: dict[str, Any] = {name: arrays[name] for name in _ARRAYS}
+            values |= json.loads(str(arrays["json"]))
+            height, width = values.pop("size")
+            return CameraEstimate(size=(height, width), **values)
         except FileNotFoundError:
             raise UserError(f"{path} does not exist; preprocess the video first.") from None
         except (OSError, ValueError, EOFError, LookupError, TypeError, zipfile.BadZipFile, zlib.error) as error:

@@ -147,7 +147,8 @@ def search(problem: Problem, method: Method, options: CameraOptions, say: Progre
     prior = _prior(problem, options)
     refined = refine_scene(complete, problem.seen, problem.center, scales=problem.scales[1:], prior=prior)
     noise = residual_scale(refined.scene, problem.seen, problem.center)
-    last = float(np.clip(noise, *(factor * problem.scales[-1] for factor in NOISE_RANGE)))
+    least, most = (factor * problem.scales[-1] for factor in NOISE_RANGE)
+    last = min(max(float(noise), least), most)
     refined = refine_scene(refined.scene, problem.seen, problem.center, scales=(last,), prior=prior)
     return Found(best.method, refined.scene, findings | {"loss_scale_px": round(last, 4)})
 

@@ -45,7 +45,7 @@ def measure_stillness(seen: Observations, num_frames: int, size: tuple[int, int]
     motion = np.linalg.norm(seen.xy - start[seen.point], axis=1)
     height, width = size
     relative = start / [width, height]
-    ring = ((relative < BORDER) | (relative > 1 - BORDER)).any(1)[seen.point]
+    ring = np.any((relative < BORDER) | (relative > 1 - BORDER), axis=1)[seen.point]
     pair = seen.query_frame[seen.point] * num_frames + seen.frame
     order = np.flatnonzero(~at_query)[np.argsort(pair[~at_query], kind="stable")]
     still, border, medians = [1.0], [1.0], [0.0]

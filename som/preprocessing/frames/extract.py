@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -141,7 +142,8 @@ def _write_frames(
 
 def _choose(recording: Video | Images, scan: Scan, options: FrameOptions) -> Selection:
     """The frames to write; refuses recordings that cannot become a scene."""
-    findings, warnings = {}, []
+    findings: dict[str, Any] = {}
+    warnings: list[str] = []
     recording.check(scan, findings, warnings)
     if len(scan.times) > 1 and inspection.is_still(scan.thumbnails):
         raise UserError(

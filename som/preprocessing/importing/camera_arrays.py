@@ -88,7 +88,7 @@ def read_droid_cameras(path: Path, request: CameraRequest) -> ForeignCameras:
         UserError: the file is broken, a pickle that is not allowed, or of another number of frames.
     """
     try:
-        shape = array_shapes(path)[""]
+        shape: tuple[int, ...] | None = array_shapes(path)[""]
     except UserError:
         shape = None
     if shape is not None and len(shape) == 2 and shape[1] == 7:
@@ -107,19 +107,19 @@ def read_droid_cameras(path: Path, request: CameraRequest) -> ForeignCameras:
     if not request.allow_pickle:
         raise UserError(f"{path}: is a pickled dict; if you trust its maker, open it with `cameras.allow_pickle`.")
     try:
-        values = load_dict(path)
+        content = load_dict(path)
     except UNREADABLE as error:
         raise UserError(f"{path}: cannot be read as a dict of arrays ({error}); save it anew.") from error
     wanted = ("traj_c2w", "intrinsics", "img_shape")
-    _require(path, values, wanted)
-    c2w, K, shape = (np.asarray(values[name], np.float64) for name in wanted)
+    _require(path, content, wanted)
+    c2w, numbers, image = (np.asarray(content[name], np.float64) for name in wanted)
     match = match_count(path, len(c2w), request.names, "cameras")
     _check_shape(path, "traj_c2w", c2w, (len(c2w), 4, 4))
-    _check_shape(path, "intrinsics", K, (4,))
-    reduced = tuple(int(n) for n in shape.reshape(-1)[:2])
-    window = droid_image(path, reduced, request.size, request.source_size)
+    _check_shape(path, "intrinsics", numbers, (4,))
+    height, width = (int(n) for n in image.reshape(-1)[:2])
+    window = droid_image(path, (height, width), request.size, request.source_size)
     w2c = inverted(c2w[match.chosen])
-    K = np.tile(window.intrinsics(intrinsics(*K)), (len(w2c), 1, 1))
+    K = np.tile(window.intrinsics(intrinsics(*numbers)), (len(w2c), 1, 1))
     return ForeignCameras("DROID-SLAM", w2c, K, match, facts={"file": str(path)})
 
 

@@ -140,13 +140,12 @@ def read_nerfstudio_cameras(path: Path, request: CameraRequest) -> ForeignCamera
     poses = np.stack(c2w) @ OPENGL_FROM_OPENCV
     if "applied_transform" in header:
         poses = _applied_transform(path, header["applied_transform"]) @ poses
-    world_scale = "metric" if header.get("world_scale") == "metric" else "arbitrary"
     return ForeignCameras(
         "nerfstudio",
         inverted(poses),
         np.stack(K),
         match,
-        world_scale=world_scale,
+        world_scale="metric" if header.get("world_scale") == "metric" else "arbitrary",
         facts={"file": str(path)},
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -44,13 +44,16 @@ class CameraRequest:
             UserError: neither or both are given, or not a possible number.
         """
         height, width = self.size
-        if (self.focal is None) == (self.fov is None):
+        if self.focal is not None and self.fov is None:
+            focal = self.focal
+        elif self.fov is not None and self.focal is None:
+            if not 0 < self.fov < 180:
+                raise UserError(f"`cameras.fov` must lie between 0 and 180 degrees, found {self.fov:g}.")
+            focal = width / 2 / np.tan(np.radians(self.fov / 2))
+        else:
             raise UserError(
                 f"{path}: holds poses without intrinsics; give `cameras.focal` or `cameras.fov`, one of them."
             )
-        if self.fov is not None and not 0 < self.fov < 180:
-            raise UserError(f"`cameras.fov` must lie between 0 and 180 degrees, found {self.fov:g}.")
-        focal = self.focal if self.fov is None else width / 2 / np.tan(np.radians(self.fov / 2))
         if not focal > 0:
             raise UserError(f"`cameras.focal` must be a positive number of pixels, found {focal:g}.")
         return np.array([[[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]]], np.float64)
@@ -82,7 +85,7 @@ class ForeignCameras:
     observations: Observations | None = None
     depth: Float[np.ndarray, "t H W"] | None = None
     """z of all frames in the unit of the poses, 0 = unknown."""
-    world_scale: str = "arbitrary"
+    world_scale: Literal["metric", "arbitrary"] = "arbitrary"
     facts: dict[str, Any] = field(default_factory=dict)
     """More for the provenance, plain JSON."""
     warnings: list[str] = field(default_factory=list)

@@ -102,13 +102,13 @@ def import_cameras(
     path = Path(path)
     if not path.exists():
         raise UserError(f"{path}: does not exist; give the file or folder that holds the cameras.")
-    path, kind = _find(path) if kind == "auto" else (path, kind)
-    if kind not in READERS:
-        raise UserError(f"the kind of cameras must be auto, {', '.join(READERS)}, found {kind!r}.")
-    request = CameraRequest(frames, tuple(size), focal, fov, source_size, allow_pickle)
-    if kind not in WITHOUT_INTRINSICS and (focal is not None or fov is not None):
+    path, found = _find(path) if kind == "auto" else (path, kind)
+    if found not in READERS:
+        raise UserError(f"the kind of cameras must be auto, {', '.join(READERS)}, found {found!r}.")
+    request = CameraRequest(frames, (size[0], size[1]), focal, fov, source_size, allow_pickle)
+    if found not in WITHOUT_INTRINSICS and (focal is not None or fov is not None):
         raise UserError(f"{path}: has intrinsics of its own; leave out `cameras.focal` and `cameras.fov`.")
-    return _fitted(path, READERS[kind](path, request), request)
+    return _fitted(path, READERS[found](path, request), request)
 
 
 def _find(path: Path) -> tuple[Path, str]:

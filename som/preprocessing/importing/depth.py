@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from som.data.dataset import DepthKind
 from som.data.layouts.shape_of_motion import depth_from_disparity
 from som.errors import UserError
 from som.preprocessing.frames.names import FrameNames
@@ -31,7 +32,7 @@ class ImportedDepth:
     """float32 z, 0 = unknown; metres, one unknown scale, or any reciprocal of relative disparity, see ``kind``."""
     confidence: Float[Tensor, "t H W"] | None
     """In [0, 1], where the program gives one."""
-    kind: Literal["metric", "scale", "relative"]
+    kind: DepthKind
     """As ``depth_kind`` of a data set: metres, one unknown scale, unknown scale and shift of each frame's disparity."""
     source: dict[str, Any]
     """Provenance, plain JSON."""
@@ -76,7 +77,7 @@ def import_depth(
         raise UserError(f"{path}: does not exist; give the folder or file of the depth.")
     if unit is not None and not (np.isfinite(unit) and unit > 0):
         raise UserError(f"`depth.given_unit` must be a positive number, found {unit:g}.")
-    found = (read_depth_folder if path.is_dir() else read_depth_file)(path, frames, tuple(size), source_size)
+    found = (read_depth_folder if path.is_dir() else read_depth_file)(path, frames, (size[0], size[1]), source_size)
     meaning = _meaning(path, found, values)
     chosen, unsure = _kind(path, found, kind)
     warnings = [*found.match.warnings, *unsure]
@@ -93,7 +94,7 @@ def import_depth(
         warnings.append(f"{path}: has no known depth in {len(empty)} of {len(frames)} frames ({listed(empty)}).")
     source = {"program": found.program or "given", **found.facts, "values": meaning, "kind": chosen}
     source["matched_by"] = found.match.by
-    confidence = None if found.confidence is None else _confidence(path, found, size)
+    confidence = None if found.confidence is None else _confidence(path, found, found.confidence, size)
     return ImportedDepth(torch.from_numpy(depth), confidence, chosen, source, warnings)
 
 
@@ -112,7 +113,7 @@ def _meaning(path: Path, found: ForeignDepth, asked: str) -> str:
     return found.meaning or asked
 
 
-def _kind(path: Path, found: ForeignDepth, asked: str) -> tuple[str, list[str]]:
+def _kind(path: Path, found: ForeignDepth, asked: DepthKind | Literal["auto"]) -> tuple[DepthKind, list[str]]:
     if asked not in ("auto", "metric", "scale", "relative"):
         raise UserError(f"`depth.given_kind` must be auto, metric, scale or relative, found {asked!r}.")
     if asked != "auto":
@@ -155,8 +156,8 @@ def _from_disparity(disparity: np.ndarray, kind: str) -> np.ndarray:
     return np.where(finite, 1 / np.maximum(known, FAR_SHARE * largest), 0).astype(np.float32)
 
 
-def _confidence(path: Path, found: ForeignDepth, size: Size) -> Float[Tensor, "t H W"]:
+def _confidence(path: Path, found: ForeignDepth, given: np.ndarray, size: Size) -> Float[Tensor, "t H W"]:
     """1 - 1/c of confidences c = 1 + exp(.), as DUSt3R and its descendants have them, in [0, 1)."""
-    confidence = 1 - 1 / np.maximum(np.nan_to_num(found.confidence.astype(np.float32), nan=1.0), 1)
+    confidence = 1 - 1 / np.maximum(np.nan_to_num(given.astype(np.float32), nan=1.0), 1)
     window = window_of(path, found, confidence.shape[1:], size)
     return torch.from_numpy(window.place(confidence, size))

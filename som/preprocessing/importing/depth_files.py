@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from som.data.dataset import DepthKind
 from som.errors import UserError
 from som.files import array_shapes, decode_image, read_array, read_arrays
 from som.preprocessing.frames.names import FrameNames
@@ -36,7 +37,7 @@ class ForeignDepth:
     """How they were told to the frames."""
     window: Window | None
     """Where they lie in the frames; None: each covers its whole frame."""
-    kind: str | None
+    kind: DepthKind | None
     """``metric`` or ``scale`` where the format says so."""
     meaning: str | None
     """``depth`` or ``disparity`` where the format says so."""

@@ -25,13 +25,16 @@ REMEDY = (
 )
 
 
+MatchedBy = Literal["name", "original name", "source index", "order", "frame number"]
+
+
 @dataclass(frozen=True)
 class Match:
     """The entry (file, row, camera) of each of T frames."""
 
-    entries: list[int | None]
+    entries: Sequence[int | None]
     """For each frame the index of its entry among those given; None where it has none."""
-    by: Literal["name", "original name", "source index", "order", "frame number"]
+    by: MatchedBy
     """How they were told."""
     warnings: list[str] = field(default_factory=list)
     """Sentences that the user should read."""
@@ -92,9 +95,11 @@ def match_names(path: Path, found: Sequence[str], frames: FrameNames, what: str,
     repeated = sorted(name for name, count in Counter(stems).items() if count > 1)
     if repeated:
         raise UserError(f"{path}: several {what} are called {listed(repeated)}; each frame of one video must have one.")
-    readings = [_Reading.of("name", {frame_name(name): i for i, name in enumerate(frames.names)}, stems, len(frames))]
+    ours: dict[str, int | None] = {frame_name(name): i for i, name in enumerate(frames.names)}
+    readings = [_Reading.of("name", ours, stems, frames.names)]
     if frames.original_names is not None:
-        readings.append(_Reading.of("original name", _originals(frames), stems, len(frames)))
+        recorded = _originals(frames.original_names, frames.recording_names or frames.original_names)
+        readings.append(_Reading.of("original name", recorded, stems, frames.original_names))
     possible = [reading for reading in readings if reading.possible(partial)]
     whole = [reading for reading in possible if not reading.strays and not reading.missing]
     if whole:
@@ -112,7 +117,7 @@ def match_names(path: Path, found: Sequence[str], frames: FrameNames, what: str,
     warnings = counted.warnings or [
         f"{path}: its names are not those of the frames; {what} are matched by their order."
     ]
-    return Match([order[place] for place in counted.entries], counted.by, warnings)
+    return Match([order[place] for place in counted.chosen], counted.by, warnings)
 
 
 def match_count(path: Path, count: int, frames: FrameNames, what: str) -> Match:
@@ -166,25 +171,27 @@ class _Reading:
     """Names that the naming does not know."""
     missing: list[int]
     """Frames without an entry."""
+    names: Sequence[str]
+    """What the naming calls the frames."""
 
     @staticmethod
-    def of(by: str, known: Mapping[str, int | None], stems: Sequence[str], count: int) -> _Reading:
+    def of(by: MatchedBy, known: Mapping[str, int | None], stems: Sequence[str], names: Sequence[str]) -> _Reading:
         """``known``: frame of each name, None for names of what was left out."""
-        entries: list[int | None] = [None] * count
+        entries: list[int | None] = [None] * len(names)
         for entry, stem in enumerate(stems):
             if (frame := known.get(stem)) is not None:
                 entries[frame] = entry
         strays = [stem for stem in stems if stem not in known]
-        return _Reading(Match(entries, by), strays, [i for i, entry in enumerate(entries) if entry is None])
+        return _Reading(Match(entries, by), strays, [i for i, entry in enumerate(entries) if entry is None], names)
 
     def possible(self, partial: bool) -> bool:
         return not self.strays and len(self.missing) < len(self.match.entries) if partial else not self.missing
 
 
-def _originals(frames: FrameNames) -> dict[str, int | None]:
+def _originals(chosen: Sequence[str], recorded: Sequence[str]) -> dict[str, int | None]:
     """Frame of each image of the recording, None for those left out; a name that two images share tells nothing."""
-    stems = [frame_name(name) for name in frames.recording_names or frames.original_names]
-    kept = {frame_name(name): i for i, name in enumerate(frames.original_names)}
+    stems = [frame_name(name) for name in recorded]
+    kept = {frame_name(name): i for i, name in enumerate(chosen)}
     return {stem: kept.get(stem) for stem, count in Counter(stems).items() if count == 1}
 
 
@@ -196,7 +203,7 @@ def _by_ending(path: Path, found: Sequence[str], frames: FrameNames, readings: l
         return readings[0 if files <= ours else 1].match
     pairs = zip(readings[0].match.entries, readings[1].match.entries, strict=True)
     frame = next(i for i, (one, other) in enumerate(pairs) if one != other)
-    name, original = frames.names[frame], frames.original_names[frame]
+    name, original = readings[0].names[frame], readings[1].names[frame]
     raise UserError(
         f"{path}: its names may be those of the images/ folder or those of the recording, which mean different "
         f"pictures (images/{name}{OUR_SUFFIX} was {original}); start again with images of other names (IMG_0001, ...) "
@@ -241,8 +248,7 @@ def _no_names_fit(
             f"{path}: holds {len(stems)} {what} for {_frames(frames)}, none under the name of a frame ({known}); "
             f"{REMEDY}."
         )
-    names = frames.names if best.match.by == "name" else [frame_name(name) for name in frames.original_names]
-    missing = listed([names[i] for i in best.missing])
+    missing = listed([best.names[i] if best.match.by == "name" else frame_name(best.names[i]) for i in best.missing])
     return (
         f"{path}: {len(best.missing)} of {_frames(frames)} have no {what} ({missing}); "
         "write these too, or run that program on the images/ folder of the data set."

@@ -69,8 +69,9 @@ def _read(
     path: Path, names: FrameNames, size: Size, object_ids: tuple[int, ...] | None, source_size: Size | None
 ) -> tuple[Bool[Tensor, "t H W"], Match]:
     if path.is_file():
-        masks, match = _single_file(path, names, object_ids)
-        return torch.from_numpy(whole_image(path, masks.shape[1:], size).place(masks, size)), match
+        stack, match = _single_file(path, names, object_ids)
+        height, width = stack.shape[1:]
+        return torch.from_numpy(whole_image(path, (height, width), size).place(stack, size)), match
     objects = sorted(p for p in path.iterdir() if p.is_dir() and p.name.isdigit())
     if objects and not _frame_files(path):
         return _objects(path, objects, names, size, object_ids)

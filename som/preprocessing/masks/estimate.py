@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -175,27 +175,29 @@ def _score(
     checked: CheckedFlow, cameras: Cameras | None, method: Method, options: MaskOptions, tick: Callable[[], None]
 ) -> tuple[np.ndarray, str, dict, list[str]]:
     """(T,H,W) px residuals, nan where unknown, with what it was found by, findings and warnings."""
-    T, findings, warnings = checked.flow.num_frames, {}, []
+    T = checked.flow.num_frames
+    findings: dict[str, Any] = {}
+    warnings: list[str] = []
     if method != "homography" and _stands_still(checked, cameras, options, findings):
-        scores = []
+        still = []
         for t in range(T):
-            scores.append(static_evidence(checked, t, options.homography_strides))
+            still.append(static_evidence(checked, t, options.homography_strides))
             tick()
-        return np.stack(scores), "static_camera", findings, warnings
+        return np.stack(still), "static_camera", findings, warnings
 
-    planar, rigid, shares = [], [], []
+    by_homography, by_cameras, shares = [], [], []
     for t in range(T):
         evidence, share = homography_evidence(checked, t, options)
-        planar.append(evidence)
+        by_homography.append(evidence)
         shares += share
         if cameras is not None and method != "homography":
-            rigid.append(rigid_evidence(checked, t, cameras, options))
+            by_cameras.append(rigid_evidence(checked, t, cameras, options))
         tick()
-    planar = np.stack(planar)
+    planar = np.stack(by_homography)
     findings["homography_inliers"] = _summary(shares)
-    if not rigid:
+    if not by_cameras:
         return planar, "homography", findings, warnings
-    rigid = np.stack(rigid)
+    rigid = np.stack(by_cameras)
     known = rigid[np.isfinite(rigid)]
     findings["camera_residual_px"] = float(np.median(known)) if len(known) else None
     if method == "multi_view":

@@ -71,8 +71,8 @@ class CheckedFlow:
             for (a, b), trusted in self.consistent.items()
             if abs(b - a) == longest
         ]
-        lengths = np.concatenate(lengths) if lengths else np.zeros(0)
-        return float(np.median(lengths)) if len(lengths) else float("inf")
+        joined = np.concatenate([np.zeros(0, np.float32), *lengths])
+        return float(np.median(joined)) if len(joined) else float("inf")
 
 
 def median_where(values: np.ndarray, known: np.ndarray) -> np.ndarray:

@@ -40,7 +40,7 @@ def clean(mask: np.ndarray, options: MaskOptions) -> np.ndarray:
     """(H,W) bool without specks and small regions, with gaps bridged and small holes filled."""
     result = mask.astype(np.uint8)
     for operation, diameter in ((cv2.MORPH_OPEN, options.open_px), (cv2.MORPH_CLOSE, options.close_px)):
-        result = cv2.morphologyEx(result, operation, disk(scaled(diameter, mask)))
+        result = cv2.morphologyEx(result, operation, disk(scaled(diameter, mask))).astype(np.uint8)
     return fill_holes(drop_small(result > 0, options.min_component), options.max_hole)
 
 
@@ -80,8 +80,8 @@ def fit_outline(image: np.ndarray, mask: np.ndarray, doubtful: np.ndarray, optio
     if not (labels == cv2.GC_BGD).any():
         return mask
     cv2.setRNGSeed(0)
-    models = np.zeros((1, 65)), np.zeros((1, 65))
-    cv2.grabCut(image, labels, None, *models, GRABCUT_ITERATIONS, cv2.GC_INIT_WITH_MASK)
+    whole, background, foreground = (0, 0, 0, 0), np.zeros((1, 65)), np.zeros((1, 65))  # the rectangle is not used
+    cv2.grabCut(image, labels, whole, background, foreground, GRABCUT_ITERATIONS, cv2.GC_INIT_WITH_MASK)
     return (labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)
 
 

@@ -114,7 +114,7 @@ def _rigid_objects(
     found = []
     for object_id, shape in shapes.items():
         numbers, feet = [], []
-        for n in np.flatnonzero(segments.object_id == object_id):
+        for n in np.flatnonzero(segments.object_id == object_id).tolist():
             here = _points_of(shape, segments, n)
             if here.sum() < options.min_points or np.ptp(xy[shape.track[here], segments.frame[n]], axis=0).max() < 1:
                 continue

@@ -32,7 +32,7 @@ def find_objects(
         visible: where they are seen.
         K: intrinsics of every frame, in the same pixels.
     """
-    segments, shapes = find_segments(moving, xy, visible, options.segments), {}
+    segments, shapes = find_segments(moving, xy, visible, options.segments), dict[int, Shape]()
     waiting = _by_tracks(segments)[: options.assignment.max_objects].tolist()
     for _ in range(options.assignment.rounds):
         solved = {object_id: find_shape(segments, object_id, xy, K, options.shape) for object_id in waiting}

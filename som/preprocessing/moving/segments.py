@@ -81,14 +81,16 @@ def divide(
     regions, region_frame = _connected(moving)
     on_region = _at(regions, xy, visible)
     free = int(object_of_track[settled].max(initial=-1)) + 1
-    labels, frames, objects = np.full(moving.shape, -1), [], []
+    labels = np.full(moving.shape, -1)
+    frames: list[int] = []
+    objects: list[int] = []
     for number, t in enumerate(region_frame):
         known = settled & (on_region[:, t] == number)
-        for object_id, part in _divided(regions[t] == number, xy[known, t], object_of_track[known], options):
+        for found, part in _divided(regions[t] == number, xy[known, t], object_of_track[known], options):
             labels[t][part] = len(frames)
             frames.append(t)
             # no track tells what it is: a number that nothing else has
-            objects.append(object_id if object_id >= 0 else free + number)
+            objects.append(found if found >= 0 else free + number)
     object_id = np.array(objects, np.int64)
     of_track = _at(labels, xy, visible)
     seen = np.where(of_track >= 0, np.append(object_id, -1)[of_track], -1)
@@ -99,7 +101,7 @@ def divide(
 
 def _connected(moving: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Connected regions, numbered through the clip, and the frame of each."""
-    labels, frames = np.full(moving.shape, -1), []
+    labels, frames = np.full(moving.shape, -1), list[int]()
     for t, mask in enumerate(moving):
         regions, count = ndimage.label(mask, np.ones((3, 3)))
         labels[t] = np.where(regions > 0, regions - 1 + len(frames), -1)

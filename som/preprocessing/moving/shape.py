@@ -169,7 +169,7 @@ def misfits(
 def _observations(
     segments: Segments, object_id: int, xy: np.ndarray, K: np.ndarray, options: ShapeOptions
 ) -> _Problem | None:
-    numbers = np.flatnonzero(segments.object_id == object_id)
+    numbers = np.flatnonzero(segments.object_id == object_id).tolist()
     on = np.isin(segments.of_track, numbers)
     on[:, on.sum(0) < options.min_tracks_per_frame] = False
     tracks = np.flatnonzero(on.sum(1) >= 3)
@@ -245,8 +245,8 @@ def necker_reversal(scene: Scene) -> Scene:
 def _well_posed(problem: _Problem, scene: Scene, options: ShapeOptions) -> Bool[np.ndarray, "c"]:
     """Frames whose inlier share is as usual; the first one, to which all others refer, may have kept a wrong pose."""
     count = np.bincount(problem.seen.frame, minlength=problem.num_frames)
-    share = np.bincount(problem.seen.frame, _errors(problem, scene) < options.inlier_error, problem.num_frames)
-    share = share / np.maximum(count, 1)
+    inliers = np.bincount(problem.seen.frame, _errors(problem, scene) < options.inlier_error, problem.num_frames)
+    share = inliers / np.maximum(count, 1)
     return share >= options.min_inlier_ratio * np.median(share)
 
 

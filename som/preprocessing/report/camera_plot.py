@@ -94,8 +94,8 @@ def _draw_grid(image: np.ndarray, to_pixels, scale: float) -> None:
     for axis, length in ((0, width), (1, height)):
         first = origin[axis] % (step * scale)
         for at in np.arange(first, length, step * scale):
-            ends = ((round(at), 0), (round(at), height)) if axis == 0 else ((0, round(at)), (width, round(at)))
-            cv2.line(image, *ends, GRID, 1, cv2.LINE_AA)
+            start, end = ((round(at), 0), (round(at), height)) if axis == 0 else ((0, round(at)), (width, round(at)))
+            cv2.line(image, start, end, GRID, 1, cv2.LINE_AA)
     label = f"grid {step:g}"
     cv2.putText(image, label, (8, height - 9), cv2.FONT_HERSHEY_SIMPLEX, 0.42, TEXT, 1, cv2.LINE_AA)
 

@@ -44,10 +44,9 @@ def rasterize_on_cpu(
     means2d, conics, depths, view_opacities, radii = Project.apply(
         means, quats, scales, opacities, viewmats, Ks, frame, handover
     )
-    if render_mode in ("D", "ED"):
-        colors = backgrounds = None
+    features = (None, None) if render_mode in ("D", "ED") else (colors, backgrounds)
     renders, alphas = Blend.apply(
-        means2d, conics, view_opacities, depths, colors, backgrounds, shape.colors_per_view, render_mode, frame,
+        means2d, conics, view_opacities, depths, *features, shape.colors_per_view, render_mode, frame,
         handover[0],
     )  # fmt: skip
     info = {

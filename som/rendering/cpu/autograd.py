@@ -134,11 +134,11 @@ class Project(torch.autograd.Function):
             _unpadded(array, frame.n_images, frame.n, lead + tail)
             for array, tail in ((means2d, (2,)), (conics, (3,)), (depths, ()), (view_opacities, ()), (radii, (2,)))
         ]
-        counts = counts.reshape(-1, 2)
-        n_visible, max_pairs = counts.sum(0).tolist()
+        per_chunk = counts.reshape(-1, 2)
+        n_visible, max_pairs = per_chunk.sum(0).tolist()
         if max_pairs >= 2**31:
             raise ValueError(f"scales: expected fewer than 2**31 (tile, Gaussian) pairs in a call, got {max_pairs}")
-        starts = as_array(torch.from_numpy(np.cumsum(counts, 0) - counts))
+        starts = as_array(torch.from_numpy(np.cumsum(per_chunk, 0) - per_chunk))
         splats = as_array(_unpadded(splats, frame.n_images, frame.n, (-1, projection.SPLAT)))
         handover.append(Footprints(splats, as_array(results[4]), starts, n_visible, max_pairs))
         ctx.save_for_backward(means, quats, scales, opacities, viewmats, Ks, results[1], results[4])

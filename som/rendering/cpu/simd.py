@@ -164,19 +164,16 @@ def _function(result_kind, argument_kinds, per_register, doc):
         result = typing(arguments)
         return None if result is None else (result(*arguments), generate)
 
-    if len(argument_kinds) == 1:
+    def unary(typingctx, x):
+        return describe(x)
 
-        def operation(typingctx, x):
-            return describe(x)
-    elif len(argument_kinds) == 2:
+    def binary(typingctx, x, y):
+        return describe(x, y)
 
-        def operation(typingctx, x, y):
-            return describe(x, y)
-    else:
+    def ternary(typingctx, x, y, z):
+        return describe(x, y, z)
 
-        def operation(typingctx, x, y, z):
-            return describe(x, y, z)
-
+    operation = (unary, binary, ternary)[len(argument_kinds) - 1]
     operation.__doc__ = doc
     return intrinsic(operation)
 
