@@ -32,7 +32,7 @@ def orbit(start: som.Camera, target: torch.Tensor, frames: int, degrees: float) 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("work_dir", help="a run of som4d train, or a checkpoint")
+    parser.add_argument("work_dir", help="a run of som4d train")
     parser.add_argument("video", help="the .mp4 that is written")
     parser.add_argument("--freeze", type=float, help="stop time at this frame")
     parser.add_argument("--frames", type=int, default=60)

@@ -1,6 +1,7 @@
 """A term of your own in the objective: moving Gaussians that are nearly transparent are made to vanish.
 
-    python examples/02_own_loss.py out/own_loss --steps 300
+    python examples/02_own_loss.py out/own_loss                      # the demo
+    python examples/02_own_loss.py out/own_loss --data data/my_video
 """
 
 import argparse
@@ -36,15 +37,17 @@ def show(report: StepReport) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work_dir")
+    parser.add_argument("--data", help="a data set folder; the built-in demo by default")
     parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--size", type=int, nargs=2, default=(256, 144), help="of the demo's pictures")
+    parser.add_argument("--preset", default="auto", help="a name in configs/, or a YAML file")
     options = parser.parse_args()
 
-    data = som.load_dataset(DemoData(width=options.size[0], height=options.size[1]))
+    data = som.load_dataset(options.data or DemoData())
     run = som.train(
         data,
         work_dir=options.work_dir,
         steps=options.steps,
+        preset=options.preset,
         extra_losses={"faint_foreground": faint_foreground},
         callback=show,
         overwrite=True,  # own terms are not recorded in the work dir, so a run is not to be resumed by accident

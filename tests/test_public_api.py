@@ -14,35 +14,6 @@ import som
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    """A small data set folder: the demo's, 48 x 32, 4 times."""
-    from som.data.config import DemoData
-    from som.data.demo.generate import cache_folder
-
-    options = DemoData(tmp_path_factory.mktemp("demo"), width=48, height=32, num_times=4, held_out_times=1, samples=1)
-    som.load_dataset(options)
-    return cache_folder(options)
-
-
-@pytest.fixture(scope="module")
-def preset(tmp_path_factory) -> str:
-    """Settings of a run that takes a second."""
-    path = tmp_path_factory.mktemp("presets") / "tiny.yaml"
-    path.write_text(
-        "initialization: {num_foreground: 100, num_background: 200, optimization_steps: 5}\n"
-        "training: {batch_size: 1, tracks_per_view: 32, log_every: 2, validations: 0}\n"
-    )
-    return str(path)
-
-
-@pytest.fixture(scope="module")
-def work_dir(folder, preset, tmp_path_factory) -> Path:
-    work_dir = tmp_path_factory.mktemp("run") / "out"
-    som.train(som.load_dataset(folder), work_dir=work_dir, steps=4, preset=preset, device="cpu")
-    return work_dir
-
-
 def test_load_train_render_evaluate(folder, preset, tmp_path, capfd):
     data = som.load_dataset(str(folder))
     assert isinstance(data, som.VideoDataset) and data.num_times == 4

@@ -12,6 +12,7 @@ from som.correspondence.config import FlowConfig
 from som.data.config import CustomData, DavisData, DemoData, IphoneData
 from som.errors import UserError
 from som.initialization.config import InitializationConfig
+from som.runs.work_dir import config_path
 from som.settings.plain import check_same_settings, merge, read_settings
 from som.settings.presets import load_preset
 from som.training.config import TrainingConfig
@@ -123,13 +124,13 @@ def check_training_run(run: TrainingRun) -> None:
             raise UserError(f"`training.learning_rates.{name}`: must be 0 or positive, got {value}.")
 
 
-def recorded_run(work_dir: Path) -> TrainingRun:
+def recorded_run(work_dir: str | Path) -> TrainingRun:
     """The configuration recorded in a work dir.
 
     Raises:
         UserError: the work dir holds no run, or its config.yaml is not one.
     """
-    path = work_dir / "config.yaml"
+    path = config_path(Path(work_dir))
     if not path.is_file():
         raise UserError(f"{path}: no such file; `work_dir` must name a folder that `som4d train` has written.")
     return merge(TrainingRun(data=DemoData()), read_settings(path), str(path))
