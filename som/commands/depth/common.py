@@ -21,6 +21,7 @@ from som.depth.errors import DepthError
 from som.depth.metric_scale import DEFAULT_PRIORS, HeightPriors, Instances, read_priors
 from som.depth.metric_scale.files import read_instances, read_road
 from som.files import read_map, write_image
+from som.runs.progress import say
 
 
 def open_inputs(options: InputOptions, **sizing) -> list[DepthSequence]:
