@@ -10,16 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from flow.progress import Progress
+from som.data.folder import HEADER
 from som.errors import UserError
 from som.preprocessing.check import CheckResult, check_folder
 from som.preprocessing.config import PreprocessRun
 from som.preprocessing.record import Record, StageRecord, fingerprint
 from som.preprocessing.stages import STAGES, Stage
 from som.preprocessing.workspace import Workspace
-
-HEADER = "transforms.json"
-"""The file that makes the folder a data set."""
-
 
 OnStage = Callable[[StageRecord, bool], None]
 """Called with how a stage ended, and whether it did so in an earlier run."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from flow.progress import Progress
 from flow.track_files import read_tracks
 from som.cameras.geometry import resize_intrinsics
+from som.data.folder import HEADER
 from som.depth.records import write_depth_prior
 from som.errors import UserError
 from som.preprocessing.config import DepthSettings, PreprocessRun
@@ -35,7 +36,7 @@ class Depth(ProvidedStage[DepthProvider]):
     name = "depth"
     needs = ("cameras", "masks", "tracks")
     settings = DepthSettings
-    leaves = ("transforms.json", "depth", "depth_confidence")
+    leaves = (HEADER, "depth", "depth_confidence")
     registry = registry.DEPTH
 
     def covers(self, run: PreprocessRun) -> list[Any]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from som.data.native import read_native
+from som.data.load import read_native
 from som.depth.networks import NetworkConfig, make_depth_net
 from som.errors import UserError
 from som.preprocessing import PreprocessRun, preprocess, register_provider
