@@ -20,7 +20,6 @@ them ``tracks`` and ``visibility``.
 
 from __future__ import annotations
 
-import zipfile
 from itertools import pairwise
 from pathlib import Path
 
@@ -28,7 +27,7 @@ import numpy as np
 import torch
 
 from flow.errors import FlowError
-from flow.io.arrays import write_npz
+from flow.io.arrays import read_arrays, write_npz
 from flow.tracks import PointTracks, variance_from_confidence
 
 NAMES_OF_TRACKS = (("pred_tracks", "pred_visibility"), ("tracks", "visibility"))
@@ -215,17 +214,7 @@ def _rows_of_pair(path: Path, expected: int, rows: np.ndarray) -> np.ndarray:
 
 def _load(path: Path) -> dict[str, np.ndarray]:
     wanted = ("query_frame", "xy", "visible", "confidence", "variance", "queries", *sum(NAMES_OF_TRACKS, ()))
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in wanted if name in file.files}
-    except FileNotFoundError:
-        raise FlowError(f"{path} does not exist; track the video first, or correct the path.") from None
-    except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
-        raise FlowError(f"{path} is not a readable .npz file of tracks ({error}); make it anew.") from error
-    for name, values in arrays.items():
-        if values.dtype.kind not in "biuf":
-            raise FlowError(f'"{name}" in {path} must hold numbers, found {values.dtype}; make the file anew.')
-    return arrays
+    return read_arrays(path, optional=wanted, what="this file of tracks")
 
 
 def _own(path: Path, arrays: dict[str, np.ndarray]) -> PointTracks:

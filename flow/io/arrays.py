@@ -78,7 +78,7 @@ def read_array(path: str | Path, what: str = "this array") -> np.ndarray:
 
 
 def read_arrays(
-    path: str | Path, required: Sequence[str], optional: Sequence[str] = (), what: str = "this file of arrays"
+    path: str | Path, required: Sequence[str] = (), optional: Sequence[str] = (), what: str = "this file of arrays"
 ) -> dict[str, np.ndarray]:
     """Arrays of numbers of an .npz file: all that are required, and of the optional ones those that it has.
 

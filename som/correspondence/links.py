@@ -9,7 +9,6 @@ from torch import Tensor
 
 from flow.compute import compute_video_flow
 from flow.consistency import check_consistency
-from flow.errors import FlowError
 from flow.factory import make_estimator
 from flow.pair_drawing import PairOptions
 from flow.pairs import PairSampler, build_pair_sampler
@@ -63,7 +62,7 @@ def training_flow(
             progress=progress,
         )
         return flow, " ".join(f"{value}" for value in estimator.provenance().values())
-    except FlowError as error:
+    except UserError as error:
         raise UserError(f"optical flow of the training views: {error}") from error
 
 

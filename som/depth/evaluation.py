@@ -95,7 +95,7 @@ class DepthEvaluation:
         name = f"{count:05d}" if name is None else name
         try:
             pixels = scored_pixels(pred, target, valid, self.rules, self.missing)
-        except (DepthError, ValueError) as error:
+        except ValueError as error:
             raise type(error)(f"image {name}: {error}") from None
         pixels.name = name
         if pixels.chosen:

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from flow.errors import FlowError
 from flow.video_flow import VideoFlow, flow_path, list_pairs, read_flow_file
 from som.data.dataset import Tracks, VideoDataset, Views
+from som.errors import UserError
 
 
 def collect_facts(dataset: VideoDataset) -> dict:
@@ -94,7 +94,7 @@ def open_flow(folder: Path, dataset: VideoDataset) -> tuple[VideoFlow | None, li
             return None, [f"{folder}: has flow beyond the {dataset.num_times} times of the data set; compute it anew."]
         try:
             first, _ = read_flow_file(flow_path(folder, *pairs[0]))
-        except FlowError as error:
+        except UserError as error:
             return None, [str(error)]
         size = (dataset.train.height, dataset.train.width)
         flow = VideoFlow(dataset.num_times, (first.shape[0], first.shape[1]), size, folder)

@@ -9,6 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from som.files import write_text
+
 
 class MeanValues:
     """Averages of named scalars that stay on their device until they are read (one transfer, not one per value).
@@ -53,7 +55,7 @@ class RunLog:
         path = work_dir / "metrics.jsonl"
         if path.exists():
             kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _step(line) <= start_step]
-            path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+            write_text(path, "".join(line + "\n" for line in kept))
         self._stream = open(path, "a", encoding="utf-8")  # noqa: SIM115 (lives as long as the run)
         self._writer = SummaryWriter(str(work_dir / "logs"), purge_step=start_step + 1)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from flow.errors import FlowError
+from flow.errors import FlowError, UserError
 from flow.track_files import pair_names, read_pair_tracks, read_tracks, visibility_from_logits, write_tracks
 from flow.tracks import PointTracks, confidence_from_variance
 
@@ -205,10 +205,10 @@ def test_broken_pairwise_folders_are_named(tmp_path):
 
 def test_broken_files_are_named(tmp_path):
     path, (xy, visible) = tmp_path / "a.npz", foreign_arrays()
-    with pytest.raises(FlowError, match="does not exist"):
+    with pytest.raises(UserError, match="this file of tracks is missing"):
         read_tracks(path)
     path.write_bytes(b"not a zip file")
-    with pytest.raises(FlowError, match="not a readable"):
+    with pytest.raises(UserError, match="this file of tracks cannot be read"):
         read_tracks(path)
     for arrays, message in (
         (dict(tracks=xy), "found tracks"),
@@ -221,11 +221,11 @@ def test_broken_files_are_named(tmp_path):
         (dict(query_frame=np.zeros(Q), xy=xy.swapaxes(0, 1), visible=visible[0]), "visible"),
     ):
         np.savez(path, **arrays)
-        with pytest.raises(FlowError, match=message):
+        with pytest.raises(UserError, match=message):
             read_tracks(path)
     np.savez(path, tracks=xy, visibility=visible)
     with pytest.raises(FlowError, match="4 frames, expected 9"):
         read_tracks(path, 9)
     np.save(tmp_path / "a.npy", xy)
-    with pytest.raises(FlowError, match="not a readable"):
+    with pytest.raises(UserError, match="this file of tracks cannot be read"):
         read_tracks(tmp_path / "a.npy")

@@ -13,7 +13,7 @@ from som.data.layouts.kitti_calibration import Truth
 from som.data.layouts.layout import Layout
 from som.data.recording import FrameRecord, Recording
 from som.errors import UserError
-from som.files import IMAGE_SUFFIXES, image_size, read_image, read_map, require_file
+from som.files import IMAGE_SUFFIXES, image_size, read_image, read_map, read_text, require_file
 
 IMPROVED_UNIT = 1 / 256
 """Metres per step of KITTI's accumulated ground truth."""
@@ -37,7 +37,7 @@ def read_split(path: Path) -> list[SplitLine]:
         UserError: the file is missing or a line is something else.
     """
     lines = []
-    for number, line in enumerate(require_file(path, "the split file").read_text().splitlines(), 1):
+    for number, line in enumerate(read_text(path, "the split file").splitlines(), 1):
         if not line.strip():
             continue
         match = re.fullmatch(r"\s*(\S+)\s+(\d+)(?:\s+([lr]))?\s*", line)

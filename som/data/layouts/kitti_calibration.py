@@ -11,7 +11,7 @@ import numpy as np
 from som.cameras.checks import check_intrinsics
 from som.data.recording import FrameRecord
 from som.errors import UserError
-from som.files import read_keyed, read_numbers, require_file
+from som.files import read_keyed, read_numbers, read_text, require_file
 
 Truth = Literal["camera", "eigen"]
 EARTH_RADIUS = 6378137.0
@@ -164,7 +164,7 @@ def read_timestamps(path: Path) -> list[float]:
     Raises:
         UserError: the file is missing or a line is no date and time.
     """
-    lines = [line for line in require_file(path, "the timestamps").read_text().splitlines() if line.strip()]
+    lines = [line for line in read_text(path, "the timestamps").splitlines() if line.strip()]
     try:
         times = np.array([np.datetime64(line.strip().replace(" ", "T"), "ns") for line in lines])
     except ValueError as error:

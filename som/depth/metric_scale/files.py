@@ -14,7 +14,7 @@ from som.depth.errors import DepthError
 from som.depth.metric_scale.cityscapes import instances_from_instance_ids, road_from_label_ids
 from som.depth.metric_scale.coco import read_coco
 from som.depth.metric_scale.instances import Instances, resize_nearest
-from som.files import read_map, write_npz
+from som.files import load_file, read_map, read_npz, write_npz
 
 
 def write_instances(path: str | Path, instances: Instances) -> None:
@@ -136,13 +136,7 @@ def _npz(path: str | Path) -> Path:
 
 
 def _load(path: Path, required: tuple[str, ...]) -> dict[str, np.ndarray]:
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            content = {name: arrays[name] for name in arrays.files}
-    except OSError as error:
-        raise DepthError(f"cannot read {path}: {error.strerror or error}.") from error
-    except ValueError as error:
-        raise DepthError(f"{path} is no .npz of plain arrays: {error}.") from error
+    content = load_file(path, read_npz, "this file of arrays")
     missing = [name for name in required if name not in content]
     if missing:
         raise DepthError(f"{path} must hold {', '.join(required)}; {', '.join(missing)} is missing.")

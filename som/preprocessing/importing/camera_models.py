@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from som.data.folder import OPENGL_FROM_OPENCV
 from som.data.folder.header import DISTORTION
 from som.data.recording import intrinsics
 from som.errors import UserError
+from som.files import read_json
 from som.preprocessing.importing.camera_sources import (
     CameraRequest,
     ForeignCameras,
@@ -116,10 +116,7 @@ def read_nerfstudio_cameras(path: Path, request: CameraRequest) -> ForeignCamera
             frames.
     """
     path = path / "transforms.json" if path.is_dir() else path
-    try:
-        header = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: is no readable JSON file ({error}); write it anew.") from error
+    header = read_json(path, "this list of frames")
     entries = header.get("frames") if isinstance(header, dict) else None
     if not isinstance(entries, list) or not all(isinstance(e, dict) and "file_path" in e for e in entries):
         raise UserError(f'{path}: must hold a list "frames" of objects with "file_path", as nerfstudio writes it.')

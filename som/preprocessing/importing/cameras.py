@@ -12,7 +12,6 @@ from jaxtyping import Bool, Float
 
 from som.cameras.checks import check_intrinsics, rigid
 from som.cameras.geometry import interpolate_poses
-from som.depth.errors import DepthError
 from som.errors import UserError
 from som.files import array_shapes
 from som.preprocessing.frames.names import FrameNames
@@ -165,10 +164,7 @@ def _fitted(path: Path, found: ForeignCameras, request: CameraRequest) -> Import
         where = f"{path}, frame {names[frame]}"
         if not np.isfinite(pose).all():
             continue
-        try:
-            w2c[frame], K[frame] = rigid(pose, where), check_intrinsics(intrinsics, where)
-        except DepthError as error:
-            raise UserError(str(error)) from error
+        w2c[frame], K[frame] = rigid(pose, where), check_intrinsics(intrinsics, where)
         registered[frame] = True
     if not registered.any():
         raise UserError(f"{path}: no frame has a usable camera; estimate the cameras anew.")

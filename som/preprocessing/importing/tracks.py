@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from flow.errors import FlowError
 from flow.track_files import pair_names, read_pair_tracks, read_tracks
 from flow.tracks import PointTracks
 from som.errors import UserError
@@ -58,10 +57,7 @@ def import_tracks(
     if not path.exists():
         raise UserError(f"{path}: does not exist; give the file or folder of the tracks.")
     scale = (1.0, 1.0) if source_size is None else whole_image(path, source_size, size).scale
-    try:
-        tracks, match = _read(path, frames, scale, max_tracks, seed)
-    except FlowError as error:
-        raise UserError(str(error)) from error
+    tracks, match = _read(path, frames, scale, max_tracks, seed)
     if not bool(tracks.visible.any()):
         raise UserError(f"{path}: no point is visible in any frame; track the video anew.")
     seen = tracks.xy[tracks.visible]

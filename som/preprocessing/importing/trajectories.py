@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from som.depth.errors import DepthError
 from som.errors import UserError
 from som.files import read_numbers
 from som.preprocessing.importing.camera_sources import CameraRequest, ForeignCameras, inverted, pose_matrices
@@ -60,10 +59,7 @@ def read_monst3r_cameras(path: Path, request: CameraRequest) -> ForeignCameras:
 
 def _rows(path: Path, count: int, what: str) -> np.ndarray:
     """(N,count) finite numbers of a text file."""
-    try:
-        rows = read_numbers(path, what)
-    except DepthError as error:
-        raise UserError(str(error)) from error
+    rows = read_numbers(path, what)
     if not rows or any(len(row) != count for row in rows) or not np.isfinite(np.array(rows)).all():
         raise UserError(f"{path}: {what} must have {count} finite numbers in every line; write it anew.")
     return np.array(rows)

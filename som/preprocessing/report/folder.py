@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from flow.consistency import check_consistency
-from flow.errors import FlowError
 from flow.track_files import read_tracks
 from flow.tracks import PointTracks
 from flow.video_flow import flow_path, read_flow_file
@@ -125,11 +124,7 @@ class Folder:
         last = max((round(shot.time) for shot in self.shots), default=0)
         pairs = [(t, t + stride) for t in range(last + 1) if flow_path(folder, t, t + stride).is_file()]
         chosen = [pairs[i] for i in spread(len(pairs), count)]
-        try:
-            return [self._flow_field(folder, *pair) for pair in chosen]
-        except FlowError as error:
-            self.problems.found.append(str(error))
-            return []
+        return self.problems.attempt(lambda: [self._flow_field(folder, *pair) for pair in chosen]) or []
 
     def _flow_field(self, folder: Path, source: int, target: int) -> FlowField:
         flow, consistent = read_flow_file(flow_path(folder, source, target))
