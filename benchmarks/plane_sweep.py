@@ -68,7 +68,7 @@ class Clip:
         images = views.images.permute(0, 3, 1, 2)
         images = images.float() / 255 if images.dtype.is_floating_point is False else images
         moving = views.foreground if views.foreground is not None and bool(views.foreground.any()) else None
-        return cls(images, views.Ks, views.w2cs, views.depths, moving)
+        return cls(images, views.cameras.K, views.cameras.w2c, views.depths, moving)
 
 
 def load(scene: str, data: Path) -> Clip:

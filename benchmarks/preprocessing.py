@@ -96,14 +96,14 @@ def compare_priors(truth, found) -> dict:
     from som.preprocessing.cameras.alignment import focal_error, trajectory_error
 
     order = [int(t) for t in found.train.times]
-    true_w2c, w2c = truth.train.w2cs[order].double().numpy(), found.train.w2cs.double().numpy()
+    true_w2c, w2c = truth.train.cameras.w2c[order].double().numpy(), found.train.cameras.w2c.double().numpy()
     error = trajectory_error(w2c, true_w2c)
     scores = {
         "registered": len(order) / len(truth.train),
         "ate_share": error.ate_share,
         "rpe_deg": error.rotation_deg,
         "rpe_share": error.translation_share,
-        "focal_error": focal_error(found.train.Ks[0].numpy(), truth.train.Ks[0].numpy()),
+        "focal_error": focal_error(found.train.cameras.K[0].numpy(), truth.train.cameras.K[0].numpy()),
     }
     if found.train.foreground is not None:
         a, b = found.train.foreground, truth.train.foreground[order]
@@ -129,10 +129,11 @@ def write_scored(truth, found, folder: Path) -> None:
     from som.data.folder import write_native
 
     order = [int(t) for t in found.train.times]
-    into = similarity(found.train.w2cs.double().numpy(), truth.train.w2cs[order].double().numpy())
-    w2cs = torch.from_numpy(into.cameras(truth.val.w2cs.double().numpy())).to(truth.val.w2cs)
+    into = similarity(found.train.cameras.w2c.double().numpy(), truth.train.cameras.w2c[order].double().numpy())
+    w2c = torch.from_numpy(into.cameras(truth.val.cameras.w2c.double().numpy())).to(truth.val.cameras.w2c)
     depths = None if truth.val.depths is None else truth.val.depths * into.scale
-    write_native(replace(found, val=replace(truth.val, w2cs=w2cs, depths=depths)), folder)
+    cameras = replace(truth.val.cameras, w2c=w2c)
+    write_native(replace(found, val=replace(truth.val, cameras=cameras, depths=depths)), folder)
 
 
 def write_refined(scored: Path, work_dir: Path, folder: Path, rounds: int = 4) -> None:
@@ -154,31 +155,31 @@ def write_refined(scored: Path, work_dir: Path, folder: Path, rounds: int = 4) -
     dataset = read_native(scored)
     scene = load_checkpoint(checkpoint_path(work_dir)).scene.eval()
     views, estimator = dataset.val, make_estimator("dis")
-    w2cs, size = views.w2cs.clone(), (views.height, views.width)
+    w2cs, size = views.cameras.w2c.clone(), (views.height, views.width)
     grid = pixel_centers(*size).view(-1, 2)
     for i in range(len(views)):
         for _ in range(rounds):
-            camera = scene.normalization.w2cs_to_scene(w2cs[i : i + 1])
+            camera = scene.normalization.cameras_to_scene(replace(views.cameras, w2c=w2cs)[i : i + 1])
             with torch.no_grad():
-                seen = scene.rasterize_views(camera, views.Ks[i : i + 1], views.times[i : i + 1], size[1], size[0])
+                seen = scene.rasterize_views(camera.w2c, camera.K, views.times[i : i + 1], size[1], size[0])
             rendered = (seen.rgb[0].clamp(0, 1) * 255).to(torch.uint8)
             picture = views.images[i]
             forward, backward = estimator(rendered, picture), estimator(picture, rendered)
             depth = seen.depth[0] * scene.normalization.scale
             usable = still_pixels(forward, backward) & (depth > 0) & (seen.foreground[0] < 0.1)
             usable = usable.flatten().nonzero()[::7, 0]
-            world = unproject_to_world(grid[usable], depth.flatten()[usable], views.Ks[i], w2cs[i])
+            world = unproject_to_world(grid[usable], depth.flatten()[usable], views.cameras.K[i], w2cs[i])
             target = grid[usable] + forward.reshape(-1, 2)[usable]
             pose = w2cs[i].double().numpy()
             found, turn, shift, _ = cv2.solvePnPRansac(
-                world.double().numpy(), target.double().numpy(), views.Ks[i].double().numpy(), None,
+                world.double().numpy(), target.double().numpy(), views.cameras.K[i].double().numpy(), None,
                 cv2.Rodrigues(pose[:3, :3])[0], pose[:3, 3:].copy(), useExtrinsicGuess=True, reprojectionError=1.0,
             )  # fmt: skip
             if not found:
                 break
             w2cs[i, :3, :3] = torch.from_numpy(cv2.Rodrigues(turn)[0])
             w2cs[i, :3, 3] = torch.from_numpy(shift[:, 0])
-    write_native(replace(dataset, val=replace(views, w2cs=w2cs)), folder)
+    write_native(replace(dataset, val=replace(views, cameras=replace(views.cameras, w2c=w2cs))), folder)
 
 
 def still_pixels(forward, backward):

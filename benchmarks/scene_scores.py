@@ -17,8 +17,8 @@ IN_FRONT = 0.9
 @torch.no_grad()
 def rendered_depths(scene: DynamicScene, views: Views) -> Tensor:
     """(n,H,W) z-depth in world units; 0 where nothing is hit."""
-    w2cs = scene.normalization.w2cs_to_scene(views.w2cs)
-    cameras = zip(w2cs.split(4), views.Ks.split(4), views.times.split(4), strict=True)
+    in_scene = scene.normalization.cameras_to_scene(views.cameras)
+    cameras = zip(in_scene.w2c.split(4), in_scene.K.split(4), views.times.split(4), strict=True)
     depths = [scene.rasterize_views(*some, views.width, views.height).depth for some in cameras]
     return torch.cat(depths) * scene.normalization.scale
 
@@ -36,10 +36,10 @@ def depth_flicker(scene: DynamicScene, truth: VideoDataset, points: int = 2000, 
     picked = torch.randint(len(row), (points,), generator=torch.Generator().manual_seed(seed))
     xy = torch.stack([column[picked], row[picked]], 1) + 0.5
     depth = views.depths[middle, row[picked], column[picked]]
-    world = unproject_to_world(xy, depth, views.Ks[middle], views.w2cs[middle])
+    world = unproject_to_world(xy, depth, views.cameras.K[middle], views.cameras.w2c[middle])
     rendered, logs, seen = rendered_depths(scene, views), [], []
     for i in range(len(views)):
-        at, z = project_from_world(world, views.Ks[i], views.w2cs[i])
+        at, z = project_from_world(world, views.cameras.K[i], views.cameras.w2c[i])
         true = sample_depth(views.depths[i : i + 1], at[None])[0]
         ours = sample_depth(rendered[i : i + 1], at[None])[0]
         moving = sample_depth(views.foreground[i : i + 1].float() + 1, at[None])[0] > 1.01
@@ -58,14 +58,14 @@ def floater_share(scene: DynamicScene, views: Views) -> float:
 
     A Gaussian counts as in front if its depth is below ``IN_FRONT`` times the true depth at the pixel of its centre.
     """
-    w2cs, shares = scene.normalization.w2cs_to_scene(views.w2cs), []
+    cameras, shares = scene.normalization.cameras_to_scene(views.cameras), []
     for i in range(len(views)):
         means, quats, scales, opacities = scene.gaussians_at(views.times[i : i + 1])
-        xy, z = project_from_world(means, views.Ks[i : i + 1], w2cs[i : i + 1])
+        xy, z = cameras[i : i + 1].project(means)
         true = sample_depth(views.depths[i : i + 1], xy) / scene.normalization.scale
         floating = ((true > 0) & (z > 0) & (z < IN_FRONT * true)).float()[..., None]
         rendered, alpha, _ = rasterize(
-            means, quats, scales, opacities, floating, w2cs[i : i + 1, None], views.Ks[i : i + 1, None],
+            means, quats, scales, opacities, floating, cameras.w2c[i : i + 1, None], cameras.K[i : i + 1, None],
             views.width, views.height, rasterize_mode=scene.rasterize_mode,
         )  # fmt: skip
         shares.append(float(rendered.sum() / alpha.sum()))

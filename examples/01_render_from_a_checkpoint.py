@@ -40,7 +40,7 @@ def main() -> None:
 
     scene = som.load_scene(options.work_dir)  # on the GPU if there is one
     data = som.load_dataset(recorded_run(options.work_dir).data)  # the cameras of the video that it was trained on
-    start = som.Camera(data.train.Ks[0], data.train.w2cs[0], data.train.width, data.train.height)
+    start = data.train.cameras[0]
 
     # What the first camera sees in the middle of its picture is what we circle. Everything is in world units.
     seen = scene.render(start, time=0)

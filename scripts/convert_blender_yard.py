@@ -22,6 +22,7 @@ from scipy.spatial import cKDTree
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from som.cameras import Camera
 from som.data.dataset import GroundTruthTracks, Tracks, VideoDataset, Views
 from som.data.folder import write_flow, write_native
 
@@ -118,8 +119,7 @@ def read_views(source: Path, entries: list[dict], names: list[str], K: np.ndarra
         names=names,
         times=torch.tensor([e["frame"] for e in entries]),
         images=torch.from_numpy(images),
-        w2cs=torch.tensor(np.array([e["w2c"] for e in entries])).float(),
-        Ks=torch.from_numpy(np.repeat(K[None], len(entries), 0)).float(),
+        cameras=Camera.from_arrays(K, [e["w2c"] for e in entries], *images.shape[2:0:-1]),
         valid=torch.ones(images.shape[:3], dtype=torch.bool),
         depths=torch.from_numpy(depths),
     )

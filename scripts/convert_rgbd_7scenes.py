@@ -25,6 +25,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from som.cameras import Camera
 from som.cameras.geometry import resize_intrinsics
 from som.data.dataset import VideoDataset, Views
 from som.data.folder import write_native
@@ -99,12 +100,12 @@ def convert(
     images, depths, scale = (list(part) for part in zip(*frames, strict=True))
     count = len(paths)
     size = images[0].shape[:2]
+    K = resize_intrinsics(torch.from_numpy(K), *scale[0])
     views = Views(
         names=[p.stem for p in paths],
         times=torch.arange(count),
         images=torch.from_numpy(np.stack(images)),
-        w2cs=torch.from_numpy(np.linalg.inv(poses)).float(),
-        Ks=resize_intrinsics(torch.from_numpy(K), *scale[0]).float().repeat(count, 1, 1),
+        cameras=Camera.from_arrays(K, np.linalg.inv(poses), *size[::-1]),
         valid=torch.ones((count, *size), dtype=torch.bool),
         foreground=torch.zeros((count, *size), dtype=torch.bool),
         depths=torch.from_numpy(np.stack(depths)),

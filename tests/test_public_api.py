@@ -25,7 +25,7 @@ def test_load_train_render_evaluate(folder, preset, tmp_path, capfd):
 
     scene = som.load_scene(tmp_path / "out")
     assert isinstance(scene, som.DynamicScene) and scene.device == run.scene.device
-    camera = som.Camera(data.train.Ks[0], data.train.w2cs[0], data.train.width, data.train.height)
+    camera = data.train.cameras[0]
     picture = scene.render(camera, time=1.5, track_times=[0, 3])
     assert isinstance(picture, som.Picture)
     assert picture.rgb.shape == (32, 48, 3) and picture.tracks.shape == (2, 32, 48, 3)
@@ -41,8 +41,7 @@ def test_load_train_render_evaluate(folder, preset, tmp_path, capfd):
 def test_world_cameras_see_what_the_data_set_has(work_dir, folder):
     """World poses, not scene poses: depth comes out in the data set's unit."""
     data, scene = som.load_dataset(folder), som.load_scene(work_dir, device="cpu")
-    cameras = som.Camera(data.train.Ks, data.train.w2cs, data.train.width, data.train.height)
-    film = scene.render(cameras, data.train.times)
+    film = scene.render(data.train.cameras, data.train.times)
     known = (data.train.depths > 0) & (film.alpha > 0.5)
     assert known.float().mean() > 0.5
     ratio = (film.depth[known] / data.train.depths[known]).median()

@@ -7,8 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from som.cameras import distortion as lens
@@ -93,7 +95,8 @@ class Camera:
             found = ", ".join(f"{name} {tuple(t.shape)}" for name, (t, _) in tensors.items())
             raise UserError(f"A camera's tensors must have the same leading dimensions; got {found}.") from None
         for name, (t, own) in tensors.items():
-            object.__setattr__(self, name, t.expand(batch + t.shape[t.ndim - own :]))
+            if t.shape[: t.ndim - own] != batch:
+                object.__setattr__(self, name, t.expand(batch + t.shape[t.ndim - own :]))
 
     def _check_distortion(self) -> None:
         counts, value = COEFFICIENTS[self.model], self.distortion
@@ -112,6 +115,12 @@ class Camera:
         focal = width / 2 / math.tan(math.radians(degrees) / 2)
         K = w2c.new_tensor([[focal, 0.0, width / 2], [0.0, focal, height / 2], [0.0, 0.0, 1.0]])
         return Camera(K, w2c, width, height)
+
+    @staticmethod
+    def from_arrays(K: ArrayLike, w2c: ArrayLike, width: int, height: int) -> Camera:
+        """A float32 pinhole from (*b,3,3) and (*b,4,4) numbers of any kind: arrays, lists of arrays."""
+        matrices = (torch.from_numpy(np.asarray(values, np.float64)).float() for values in (K, w2c))
+        return Camera(*matrices, width, height)
 
     @staticmethod
     def from_colmap(
@@ -141,13 +150,18 @@ class Camera:
         Raises:
             UserError: there is none, or they differ.
         """
-        kinds = {(c.width, c.height, c.model, c.batch_shape, _coefficients(c)) for c in cameras}
+        return Camera.cat([camera[None] for camera in cameras])
+
+    @staticmethod
+    def cat(batches: Sequence[Camera]) -> Camera:
+        """Batches of cameras of one picture size and model one after another; errors as ``stack``."""
+        kinds = {(c.width, c.height, c.model, c.batch_shape[1:], _num_coefficients(c)) for c in batches}
         if len(kinds) != 1:
             found = ", ".join(f"{model} {width}x{height}" for width, height, model, *_ in kinds) or "no camera"
-            raise UserError(f"Only cameras of one picture size and model can be stacked; got {found}.")
-        distortion = None if cameras[0].distortion is None else torch.stack([c.distortion for c in cameras])
-        K, w2c = torch.stack([c.K for c in cameras]), torch.stack([c.w2c for c in cameras])
-        return replace(cameras[0], K=K, w2c=w2c, distortion=distortion)
+            raise UserError(f"Only cameras of one picture size and model can be put together; got {found}.")
+        distortion = None if batches[0].distortion is None else torch.cat([c.distortion for c in batches])
+        K, w2c = torch.cat([c.K for c in batches]), torch.cat([c.w2c for c in batches])
+        return replace(batches[0], K=K, w2c=w2c, distortion=distortion)
 
     # -- as a batch -------------------------------------------------------------------------------------------------
 
@@ -345,7 +359,7 @@ class Camera:
         return self.undistortion(target)(picture, kind)
 
 
-def _coefficients(camera: Camera) -> int:
+def _num_coefficients(camera: Camera) -> int:
     return 0 if camera.distortion is None else camera.distortion.shape[-1]
 
 

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from flow.video_flow import VideoFlow
+from som.cameras import Camera
 from som.data.config import CustomData, DavisData, DemoData, IphoneData
 from som.errors import UserError
 
@@ -26,10 +27,8 @@ class Views:
     """Integer frame index of each view in [0, num_times)."""
     images: UInt8[Tensor, "n h w 3"]
     """RGB, 8 bit."""
-    w2cs: Float[Tensor, "n 4 4"]
-    """World to camera, OpenCV axes."""
-    Ks: Float[Tensor, "n 3 3"]
-    """Intrinsics in pixels; pixel centres at +0.5."""
+    cameras: Camera
+    """N pinhole cameras of the images' size."""
     valid: Bool[Tensor, "n h w"]
     """Pixels that may be used at all (False: tool, border, unknown)."""
     foreground: Bool[Tensor, "n h w"] | None = None
@@ -68,7 +67,7 @@ class Views:
         """The views at ``indices``, in that order."""
         index = torch.as_tensor(indices, dtype=torch.long)
         picked = {
-            name: value[index] for name, value in vars(self).items() if isinstance(value, Tensor)
+            name: value[index] for name, value in vars(self).items() if isinstance(value, Tensor | Camera)
         }
         return replace(self, names=[self.names[i] for i in indices], **picked)
 

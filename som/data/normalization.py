@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from som.cameras import Camera
 from som.data.dataset import VideoDataset, Views
 
 
@@ -27,15 +28,15 @@ class Normalization:
     def points_to_world(self, points: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b 3"]:
         return points * self.scale + self.center.to(points)
 
-    def w2cs_to_scene(self, w2cs: Float[Tensor, "*b 4 4"]) -> Float[Tensor, "*b 4 4"]:
-        """Cameras that see the scene as ``w2cs`` see the world: R unchanged, t' = (R center + t) / scale."""
-        out = w2cs.clone()
-        out[..., :3, 3] = (w2cs[..., :3, :3] @ self.center.to(w2cs) + w2cs[..., :3, 3]) / self.scale
-        return out
+    def cameras_to_scene(self, cameras: Camera) -> Camera:
+        """Cameras that see the scene as ``cameras`` see the world: R unchanged, t' = (R center + t) / scale."""
+        w2c = cameras.w2c.clone()
+        w2c[..., :3, 3] = (w2c[..., :3, :3] @ self.center.to(w2c) + w2c[..., :3, 3]) / self.scale
+        return replace(cameras, w2c=w2c)
 
     def views_to_scene(self, views: Views) -> Views:
         depths = None if views.depths is None else views.depths / self.scale
-        return replace(views, w2cs=self.w2cs_to_scene(views.w2cs), depths=depths)
+        return replace(views, cameras=self.cameras_to_scene(views.cameras), depths=depths)
 
     def dataset_to_scene(self, dataset: VideoDataset) -> VideoDataset:
         """The same data set in scene coordinates (cameras, depths, ground-truth tracks)."""

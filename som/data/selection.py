@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from scipy.ndimage import binary_erosion
 
+from som.cameras import Camera
 from som.data.config import SequenceData
 from som.data.dataset import GroundTruthTracks, Tracks, VideoDataset, Views
 from som.errors import UserError
@@ -124,7 +125,8 @@ def join_views(a: Views, b: Views) -> Views:
         if value is None or other is None:
             joined[name] = None
         else:
-            joined[name] = value + other if name == "names" else torch.cat([value, other])
+            put_together = {"names": list.__add__, "cameras": lambda *both: Camera.cat(both)}
+            joined[name] = put_together.get(name, lambda *both: torch.cat(both))(value, other)
     both = Views(**joined)
     return both.select(torch.argsort(both.times, stable=True).tolist())
 

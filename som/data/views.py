@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from som.cameras import Camera
 from som.data.checks import Problems, check_dataset, check_recording
 from som.data.dataset import GroundTruthTracks, Tracks, VideoDataset, Views
 from som.data.recording import SPLITS, FrameRecord, Recording, Size, scaled_intrinsics
@@ -93,8 +94,9 @@ def _views(records: list[FrameRecord], problems: Problems, max_side: int | None)
         names=[f.record.name for f in frames],
         times=torch.tensor([f.record.time for f in frames], dtype=torch.long),
         images=torch.from_numpy(np.stack([f.image for f in frames])),
-        w2cs=torch.from_numpy(np.stack([f.record.w2c for f in frames])).float(),
-        Ks=torch.from_numpy(np.stack([scaled_intrinsics(f.record, size) for f in frames])).float(),
+        cameras=Camera.from_arrays(
+            [scaled_intrinsics(f.record, size) for f in frames], [f.record.w2c for f in frames], size[1], size[0]
+        ),
         valid=torch.ones((len(frames), *size), dtype=torch.bool) if valid is None else valid,
         foreground=_stack(frames, "moving", np.zeros(size, bool)),
         depths=_stack(frames, "depth", np.zeros(size, np.float32)),
@@ -133,8 +135,7 @@ def _no_views() -> Views:
         names=[],
         times=torch.zeros(0, dtype=torch.long),
         images=torch.zeros((0, 1, 1, 3), dtype=torch.uint8),
-        w2cs=torch.zeros((0, 4, 4)),
-        Ks=torch.zeros((0, 3, 3)),
+        cameras=Camera(torch.zeros((0, 3, 3)), torch.zeros((0, 4, 4)), 1, 1),
         valid=torch.zeros((0, 1, 1), dtype=torch.bool),
     )
 

@@ -159,10 +159,10 @@ def _score_views(
 def render_views(scene: DynamicScene, views: Views, config: EvaluationConfig) -> SceneRender:
     """Renders views given in world units."""
     device = scene.device
-    w2cs = scene.normalization.w2cs_to_scene(views.w2cs).to(device)
+    cameras = scene.normalization.cameras_to_scene(views.cameras).to(device)
     return scene.rasterize_views(
-        w2cs,
-        views.Ks.to(device),
+        cameras.w2c,
+        cameras.K,
         views.times.to(device),
         views.width,
         views.height,

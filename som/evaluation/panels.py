@@ -44,8 +44,7 @@ def scene_depth_range(scene: DynamicScene, views: Views) -> tuple[float, float]:
     """Near and far depth in world units over a few evenly spread views, one range for a whole video."""
     device, depths = scene.device, []
     for i in evenly_spread(len(views), NUM_RANGE_VIEWS):
-        w2c = scene.normalization.w2cs_to_scene(views.w2cs[i : i + 1]).to(device)
-        K, time = views.Ks[i : i + 1].to(device), views.times[i : i + 1].to(device)
-        out = scene.rasterize_views(w2c, K, time, views.width, views.height)
+        camera = scene.normalization.cameras_to_scene(views.cameras[i : i + 1]).to(device)
+        out = scene.rasterize_views(camera.w2c, camera.K, views.times[i : i + 1].to(device), views.width, views.height)
         depths.append((torch.where(out.alpha > 0.5, out.depth, 0.0)[0] * scene.normalization.scale).cpu().numpy())
     return depth_range(depths)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from flow.progress import Progress
 from flow.tap import tap_vid
-from som.cameras.geometry import in_image, project_from_world, sample_depth, sample_image
+from som.cameras.geometry import in_image, sample_depth, sample_image
 from som.data.dataset import GroundTruthTracks, VideoDataset
 from som.evaluation.config import EvaluationConfig
 from som.evaluation.metrics import pck, track_errors_3d
@@ -64,18 +64,18 @@ def predict_tracks(
     A query pixel where the scene draws nothing predicts the scene's centre.
     """
     device, size = scene.device, (dataset.train.width, dataset.train.height)
-    w2cs = scene.normalization.w2cs_to_scene(dataset.train.w2cs.to(device))
+    cameras = scene.normalization.cameras_to_scene(dataset.train.cameras.to(device))
     view_of_time = dataset.train_index_of_time
     out = torch.full(truth.xyz.shape, math.nan)
     all_times = torch.arange(dataset.num_times, device=device)
     for done, time in enumerate(query_times):
         queries = (truth.query_times == time).nonzero()[:, 0]
         view = int(view_of_time[time])
-        K = dataset.train.Ks[view : view + 1].to(device)
+        camera = cameras[view : view + 1]
         xy = truth.xy[queries, time].to(device)
         for chunk in all_times.split(config.track_chunk):
             render = scene.rasterize_views(
-                w2cs[view : view + 1], K, torch.tensor([time], device=device), *size, track_times=chunk[None]
+                camera.w2c, camera.K, torch.tensor([time], device=device), *size, track_times=chunk[None]
             )
             assert render.tracks is not None  # asked for
             seen = sample_positions(render.tracks[0], render.depth[0], xy)
@@ -96,16 +96,16 @@ def project_tracks(
     device, train = scene.device, dataset.train
     xy = torch.zeros(*xyz.shape[:2], 2)
     visible = torch.zeros(xyz.shape[:2], dtype=torch.bool)
-    w2cs_scene = scene.normalization.w2cs_to_scene(train.w2cs)
+    in_scene = scene.normalization.cameras_to_scene(train.cameras).to(device)
     for start in range(0, len(train), config.batch_size):
         part = slice(start, start + config.batch_size)
         times = train.times[part]
         render = scene.rasterize_views(
-            w2cs_scene[part].to(device), train.Ks[part].to(device), times.to(device), train.width, train.height
+            in_scene.w2c[part], in_scene.K[part], times.to(device), train.width, train.height
         )
         depth = render.depth.cpu() * scene.normalization.scale
         points = xyz[:, times].transpose(0, 1)  # (B, Q, 3)
-        at, z = project_from_world(points, train.Ks[part], train.w2cs[part])
+        at, z = train.cameras[part].project(points)
         tolerance = config.visible_depth_tolerance * z
         seen = (z > 0) & in_image(at, train.height, train.width) & ((sample_depth(depth, at) - z).abs() < tolerance)
         xy[:, times] = at.transpose(0, 1)

@@ -13,7 +13,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from flow.progress import Progress
-from som.cameras.geometry import in_image, project_from_world, sample_depth
+from som.cameras import Camera
+from som.cameras.geometry import in_image, sample_depth
 from som.data.dataset import VideoDataset
 from som.evaluation.config import EvaluationConfig
 from som.evaluation.panels import scene_depth_range
@@ -74,16 +75,12 @@ def _write_training_camera(
     progress: Progress | None,
 ) -> None:
     train, indices = dataset.train, _frame_indices(dataset, config)
-    w2cs = scene.normalization.w2cs_to_scene(train.w2cs)[indices]
-    Ks, times = train.Ks[indices], train.times[indices]
+    cameras, times = scene.normalization.cameras_to_scene(train.cameras[indices]), train.times[indices]
     trails = Trails.of_scene(scene, config) if "tracks" in paths else None
     frames = render_path_video(
         scene,
-        w2cs,
-        Ks,
+        cameras,
         times,
-        train.width,
-        train.height,
         batch_size=config.batch_size,
         background_color=config.background_color,
     )
@@ -93,7 +90,7 @@ def _write_training_camera(
             if "train_view" in writers:
                 writers["train_view"].append(side_by_side(frame.rgb, train.images[indices[i]].numpy()))
             if trails is not None:
-                image = trails.draw(frame.rgb, frame.depth, w2cs[i], Ks[i], int(times[i]), config.videos.trail_length)
+                image = trails.draw(frame.rgb, frame.depth, cameras[i], int(times[i]), config.videos.trail_length)
                 writers["tracks"].append(image)
             if progress is not None:
                 progress("training camera", (i + 1) / len(indices))
@@ -107,15 +104,12 @@ def _write_novel_view(
     progress: Progress | None,
 ) -> None:
     train, indices = dataset.train, _frame_indices(dataset, config)
-    w2cs = novel_view_cameras(scene, dataset, config, len(indices))
+    cameras = novel_view_cameras(scene, dataset, config, len(indices))
     near, far = (d / scene.normalization.scale for d in scene_depth_range(scene, train))
     frames = render_path_video(
         scene,
-        w2cs,
-        train.Ks.mean(0),
+        cameras,
         train.times[indices],
-        train.width,
-        train.height,
         batch_size=config.batch_size,
         background_color=config.background_color,
     )
@@ -132,13 +126,13 @@ def _write_novel_view(
 
 def novel_view_cameras(
     scene: DynamicScene, dataset: VideoDataset, config: EvaluationConfig, num_frames: int
-) -> Float[Tensor, "n 4 4"]:
+) -> Camera:
     """The path of the novel-view videos, in scene coordinates, sized by the distance to what moves."""
     options = config.videos
-    w2cs = scene.normalization.w2cs_to_scene(dataset.train.w2cs)
+    cameras = scene.normalization.cameras_to_scene(dataset.train.cameras)
     depth = subject_depth(scene, dataset)
-    follow = travels(w2cs, depth) if options.follow == "auto" else options.follow == "yes"
-    return make_path(options.path, w2cs, num_frames, depth, options.degrees, options.turns, follow)
+    follow = travels(cameras.w2c, depth) if options.follow == "auto" else options.follow == "yes"
+    return make_path(options.path, cameras, num_frames, depth, options.degrees, options.turns, follow)
 
 
 @torch.no_grad()
@@ -146,10 +140,8 @@ def subject_depth(scene: DynamicScene, dataset: VideoDataset, num_views: int = 8
     """Median rendered depth, in scene units, of the moving things, or of everything where nothing moving is seen."""
     train = dataset.train
     chosen = evenly_spread(len(train), num_views)
-    w2cs = scene.normalization.w2cs_to_scene(train.w2cs)[chosen]
-    frames = render_path_video(
-        scene, w2cs, train.Ks[chosen], train.times[chosen], train.width, train.height, batch_size=1
-    )
+    cameras = scene.normalization.cameras_to_scene(train.cameras[chosen])
+    frames = render_path_video(scene, cameras, train.times[chosen], batch_size=1)
     moving, seen = [], []
     for frame in frames:
         moving.append(frame.depth[frame.foreground > 0.5])
@@ -190,15 +182,14 @@ class Trails:
         self,
         rgb: Float[np.ndarray, "h w 3"],
         depth: Float[np.ndarray, "h w"],
-        w2c: Float[Tensor, "4 4"],
-        K: Float[Tensor, "3 3"],
+        camera: Camera,
         time: int,
         length: int,
         tolerance: float = 0.1,
     ) -> np.ndarray:
         """The dimmed frame with the last ``length`` steps of every point that is not hidden behind the scene now."""
         positions = self.positions[max(0, time - length) : time + 1]
-        xy, z = project_from_world(positions, K, w2c)
+        xy, z = camera.project(positions)
         surface = sample_depth(torch.from_numpy(depth)[None], xy[-1:])[0]
         visible = in_image(xy[-1], *depth.shape) & (z[-1] > 0) & (z[-1] < surface * (1 + tolerance))
         return draw_trails(0.7 * rgb, xy.numpy(), self.colors, visible.numpy(), (z > 0).numpy())

@@ -56,9 +56,9 @@ def lift_pixels(
         depth = depths[i, row, column].float()
         parts.append(
             LiftedPixels(
-                points=unproject_to_world(xy, depth, views.Ks[i].float(), views.w2cs[i].float()),
+                points=unproject_to_world(xy, depth, views.cameras.K[i].float(), views.cameras.w2c[i].float()),
                 colors=views.images[i, row, column].float() / 255,
-                footprints=depth / views.Ks[i, [0, 1], [0, 1]].float().mean(),
+                footprints=depth / views.cameras.K[i, [0, 1], [0, 1]].float().mean(),
                 times=views.times[i].long().expand(len(row)),
                 clean=clean[i, row, column],
             )

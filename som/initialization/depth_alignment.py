@@ -189,7 +189,7 @@ class _LinkGeometry:
         known = (prior_s > 0) & (prior_t > 0)
         self.s, self.t = s[known], t[known]
         self.d_s, self.d_t = 1 / prior_s[known].double(), 1 / prior_t[known].double()
-        K, w2c = views.Ks.double(), views.w2cs.double()
+        K, w2c = views.cameras.K.double(), views.cameras.w2c.double()
         T_t_s = w2c[self.t] @ invert_se3(w2c)[self.s]
         xy = torch.cat([links.source_xy[known].double(), torch.ones(int(known.sum()), 1, dtype=torch.float64)], 1)
         rays = torch.linalg.solve(K[self.s], xy[..., None])

@@ -93,7 +93,7 @@ def never_in_front(
     for i in np.unique(np.linspace(0, len(views) - 1, MAX_CHECKED_VIEWS).round().astype(int)).tolist():
         R, transl = bases.poses(weights, views.times[i : i + 1].long())
         carried = (R[0] @ canonical[..., None])[..., 0] + transl[0]
-        xy, z = project_from_world(carried, views.Ks[i], views.w2cs[i])
+        xy, z = project_from_world(carried, views.cameras.K[i], views.cameras.w2c[i])
         inside = in_image(xy, views.height, views.width) & (z > 0)
         column, row = torch.where(inside[:, None], xy, torch.zeros_like(xy)).floor().long().unbind(-1)
         seen = depths[i, row, column]

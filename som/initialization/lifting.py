@@ -87,7 +87,7 @@ def lift_tracks(dataset: VideoDataset, config: InitializationConfig, generator: 
         column, row = torch.where(inside[:, None], xy, torch.zeros_like(xy)).floor().long().unbind(-1)
         observed = tracks.visible[index, time] & (tracks.confidence[index, time] > 0)
         observed = observed & inside & (depth > 0) & usable[row, column]
-        points = unproject_to_world(xy, depth, views.Ks[view], views.w2cs[view])
+        points = unproject_to_world(xy, depth, views.cameras.K[view], views.cameras.w2c[view])
         lifted.points[:, time] = torch.where(observed[:, None], points, torch.zeros_like(points))
         lifted.observed[:, time] = observed
         lifted.weights[:, time] = tracks.confidence[index, time].float() * observed

@@ -114,13 +114,13 @@ def flow_facts(flow: VideoFlow) -> dict:
 
 def camera_centers(views: Views) -> np.ndarray:
     """(N,3) positions of the cameras in world units."""
-    c2w = torch.linalg.inv(views.w2cs.double())
+    c2w = torch.linalg.inv(views.cameras.w2c.double())
     return c2w[:, :3, 3].numpy()
 
 
 def rotation_steps(views: Views) -> np.ndarray:
     """(N-1,) degrees by which the camera turns from one view to the next."""
-    R = views.w2cs[:, :3, :3].double()
+    R = views.cameras.w2c[:, :3, :3].double()
     trace = torch.einsum("nij,nij->n", R[1:], R[:-1])
     return torch.rad2deg(torch.arccos(((trace - 1) / 2).clamp(-1, 1))).numpy()
 
@@ -139,7 +139,7 @@ def background_depth(dataset: VideoDataset) -> float | None:
 def _camera_facts(dataset: VideoDataset) -> dict:
     train = dataset.train
     centers = camera_centers(train)
-    K = train.Ks.double().mean(0)
+    K = train.cameras.K.double().mean(0)
     return {
         "path": float(np.linalg.norm(np.diff(centers, axis=0), axis=1).sum()),
         "extent": float(np.linalg.norm(np.ptp(centers, axis=0))),
@@ -147,7 +147,7 @@ def _camera_facts(dataset: VideoDataset) -> dict:
         "unit": "m" if dataset.world_scale == "metric" else "world units",
         "focal": float(K[0, 0]),
         "fov": float(np.degrees(2 * np.arctan(train.width / 2 / float(K[0, 0])))),
-        "varying_focal": bool(train.Ks[:, 0, 0].max() > 1.001 * train.Ks[:, 0, 0].min()),
+        "varying_focal": bool(train.cameras.K[:, 0, 0].max() > 1.001 * train.cameras.K[:, 0, 0].min()),
     }
 
 

@@ -131,7 +131,7 @@ def _triangulate(
     In the second camera the point at depth z is z a + b, a = R K^-1 x and b the translation. With the normalised
     coordinates u of the point there, z (a_xy - u a_z) = u b_z - b_xy is solved by least squares.
     """
-    w2c, K = train.w2cs.double().numpy(), train.Ks.double().numpy()
+    w2c, K = train.cameras.w2c.double().numpy(), train.cameras.K.double().numpy()
     relative = w2c[target] @ np.linalg.inv(w2c[source])
     ray = np.einsum("nij,nj->ni", np.linalg.inv(K[source]), _homogeneous(from_xy))
     a, b = np.einsum("nij,nj->ni", relative[:, :3, :3], ray), relative[:, :3, 3]

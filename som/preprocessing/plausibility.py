@@ -176,7 +176,7 @@ def _doubts_of_depth(dataset: VideoDataset) -> list[str]:
 
 def _doubts_of_cameras(dataset: VideoDataset) -> list[str]:
     train, doubts = dataset.train, []
-    fov = np.degrees(2 * np.arctan(train.width / 2 / train.Ks[:, 0, 0].double().mean().item()))
+    fov = np.degrees(2 * np.arctan(train.width / 2 / train.cameras.K[:, 0, 0].double().mean().item()))
     if not 15 < fov < 120:
         doubts.append(
             f"the cameras see {fov:.0f} degrees wide, which few cameras do: the focal length is probably wrong; "

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from som.cameras import Camera
 
 MIN_AXES_ANGLE = math.radians(3.0)
 """Spread of the optical axes below which their closest point says nothing about the scene."""
@@ -212,14 +215,14 @@ PATHS: dict[str, Callable[..., Tensor]] = {
 
 def make_path(
     kind: str,
-    w2cs: Float[Tensor, "n 4 4"],
+    cameras: Camera,
     num_frames: int,
     depth: float,
     degrees: float = 12.0,
     turns: float = 1.0,
     follow: bool = False,
-) -> Float[Tensor, "m 4 4"]:
-    """A path by name.
+) -> Camera:
+    """A path by name, with the mean intrinsics of the cameras.
 
     Args:
         depth: distance to what the cameras look at.
@@ -231,10 +234,12 @@ def make_path(
     if not depth > 0 or not math.isfinite(depth):
         raise ValueError(f"A camera path needs a positive, finite depth, got {depth}.")
     if not follow or kind in ("train", "stabilised"):
-        return PATHS[kind](w2cs, num_frames, depth=depth, degrees=degrees, turns=turns)
-    own = torch.eye(4).to(w2cs)[None]  # the path of one camera at the origin, carried along by the smoothed cameras
-    relative = PATHS[kind](own, num_frames, depth=depth, degrees=degrees, turns=turns)
-    return relative @ stabilised(w2cs, num_frames)
+        w2cs = PATHS[kind](cameras.w2c, num_frames, depth=depth, degrees=degrees, turns=turns)
+    else:
+        own = torch.eye(4).to(cameras.w2c)[None]  # the path of one camera at the origin, carried along by the smoothed
+        relative = PATHS[kind](own, num_frames, depth=depth, degrees=degrees, turns=turns)
+        w2cs = relative @ stabilised(cameras.w2c, num_frames)
+    return replace(cameras, K=cameras.K.mean(0), w2c=w2cs)
 
 
 def travels(w2cs: Float[Tensor, "n 4 4"], depth: float) -> bool:

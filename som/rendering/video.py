@@ -19,6 +19,7 @@ from imageio.core import Format
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
+from som.cameras import Camera
 from som.files import atomic_path
 
 if TYPE_CHECKING:
@@ -42,11 +43,8 @@ class PathFrame:
 @torch.no_grad()
 def render_path_video(
     scene: DynamicScene,
-    w2cs: Float[Tensor, "n 4 4"],
-    Ks: Float[Tensor, "n 3 3"] | Float[Tensor, "3 3"],
+    cameras: Camera,
     times: Int[Tensor, "n"],
-    width: int,
-    height: int,
     *,
     batch_size: int = 4,
     background_color: float = 1.0,
@@ -54,18 +52,18 @@ def render_path_video(
     """Yields the frames of a path one by one, rendering ``batch_size`` at a time.
 
     Args:
-        w2cs: cameras in scene coordinates.
-        Ks: one for all frames or one each.
+        cameras: N of them, in scene coordinates.
         times: time index of every frame.
     """
-    if len(times) != len(w2cs):
-        raise ValueError(f"render_path_video: {len(w2cs)} cameras but {len(times)} times.")
+    if len(times) != len(cameras):
+        raise ValueError(f"render_path_video: {len(cameras)} cameras but {len(times)} times.")
     device = scene.device
-    Ks = Ks.expand(len(w2cs), 3, 3)
-    for start in range(0, len(w2cs), batch_size):
+    for start in range(0, len(cameras), batch_size):
         part = slice(start, start + batch_size)
-        cameras = w2cs[part].to(device), Ks[part].to(device)
-        out = scene.rasterize_views(*cameras, times[part].to(device), width, height, background_color=background_color)
+        some = cameras[part].to(device)
+        out = scene.rasterize_views(
+            some.w2c, some.K, times[part].to(device), some.width, some.height, background_color=background_color
+        )
         maps = [m.float().cpu().numpy() for m in (out.rgb.clamp(0, 1), out.depth, out.alpha, out.foreground)]
         for row in zip(*maps, strict=True):
             yield PathFrame(*row)

@@ -182,7 +182,7 @@ class DynamicScene(nn.Module):
         What training and scoring stand on; cameras in world coordinates go to :meth:`render`.
 
         Args:
-            w2cs, Ks: cameras in scene coordinates (see ``normalization.w2cs_to_scene``).
+            w2cs, Ks: cameras in scene coordinates (see ``normalization.cameras_to_scene``).
             times: frame of every view; see :meth:`MotionBases.poses`.
             background_color: what shows through where alpha < 1, RGB in [0, 1].
             track_times: for every view, N times at which the seen surface's positions are rendered.
@@ -274,9 +274,10 @@ class DynamicScene(nn.Module):
         renders = []
         for start in range(0, len(views.times), at_once):
             some = slice(start, start + at_once)
+            cameras = self.normalization.cameras_to_scene(views.camera[some]).to(torch.float32)
             render = self.rasterize_views(
-                self.normalization.w2cs_to_scene(views.camera.w2c[some]).float(),
-                views.camera.K[some].float(),
+                cameras.w2c,
+                cameras.K,
                 views.times[some],
                 camera.width,
                 camera.height,

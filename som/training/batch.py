@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from som.cameras import Camera
+
 
 @dataclass
 class DepthPrior:
@@ -37,8 +39,8 @@ class Targets:
     """For each view, N other views to whose times the seen surfaces are carried."""
 
     times: Int[Tensor, "b n"]
-    w2cs: Float[Tensor, "b n 4 4"]
-    Ks: Float[Tensor, "b n 3 3"]
+    cameras: Camera
+    """(B, N) cameras at those times."""
     tracks: TrackBatch | None = None
     """Tracks from the view to its targets; None without tracks."""
 
@@ -70,8 +72,8 @@ class LinkedPairs:
     """Order of the other view's prior at the linked places."""
     weights: Float[Tensor, "b p"]
     """Reliability of both links; 0 where the pair may not be used."""
-    target_w2cs: Float[Tensor, "b 4 4"]
-    """Cameras of the other views."""
+    target_cameras: Camera
+    """B cameras of the other views."""
 
 
 @dataclass
@@ -88,8 +90,7 @@ class Batch:
     """B views. Cameras and depths are in scene coordinates; images in [0, 1]."""
 
     times: Int[Tensor, "b"]
-    w2cs: Float[Tensor, "b 4 4"]
-    Ks: Float[Tensor, "b 3 3"]
+    cameras: Camera
     images: Float[Tensor, "b h w 3"]
     valid: Bool[Tensor, "b h w"]
     foreground: Bool[Tensor, "b h w"] | None = None

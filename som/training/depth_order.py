@@ -47,7 +47,7 @@ class DepthOrderSampler:
         self.config, self.links = config, links if "order_across_frames" in active else None
         self.wants_pairs, self.wants_boxes = "ordinal" in active, "pearson_patch" in active
         self.height, self.width = views.height, views.width
-        self.depths, self.w2cs = views.depths.to(device), views.w2cs.to(device)
+        self.depths, self.cameras = views.depths.to(device), views.cameras.to(device)
         usable = (views.valid & (views.depths > 0)).float()
         self.usable = (usable if views.depth_confidence is None else usable * views.depth_confidence).to(device)
         self.spread = losses.disparity_spread(self.depths, self.usable)
@@ -101,7 +101,7 @@ class DepthOrderSampler:
         there_i, there_j = sample_depth(self.depths[target], places).chunk(2, 1)
         other = losses.disparity_order_signs(there_i, there_j, self.spread[target], c.min_difference)
         weights = drawn.weight * losses.values_at(self.usable[index], i) * losses.values_at(self.usable[index], j)
-        return LinkedPairs(i, j, source, other, weights, self.w2cs[target])
+        return LinkedPairs(i, j, source, other, weights, self.cameras[target])
 
 
 def ramp(config: DepthOrderConfig, progress: float) -> float:

@@ -7,7 +7,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from som import losses
-from som.cameras.geometry import transform_points, unproject_to_world
 from som.training.batch import DepthPrior, FramePairs, LinkedPairs
 from som.training.context import StepContext
 
@@ -99,5 +98,5 @@ def _carried_depth(context: StepContext, linked: LinkedPairs, index: Int[Tensor,
         points = picked.split([3, picked.shape[-1] - 3], dim=-1)[0]
     else:  # nothing moves
         xy = torch.stack([index % W, index.div(W, rounding_mode="floor")], -1) + 0.5
-        points = unproject_to_world(xy.to(render.depth), losses.values_at(render.depth, index), batch.Ks, batch.w2cs)
-    return transform_points(linked.target_w2cs, points)[..., 2]
+        points = batch.cameras.unproject(xy.to(render.depth), losses.values_at(render.depth, index))
+    return linked.target_cameras.project(points)[1]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from som import losses
-from som.cameras.geometry import invert_se3, project_from_world, sample_image
+from som.cameras.geometry import sample_image
 from som.errors import UserError
 from som.scene import DynamicScene, ForegroundPoses, SceneRender
 from som.training import depth_order_terms
@@ -75,7 +75,7 @@ def track_2d(context: StepContext) -> Tensor:
     carried = context.carried
     if carried is None:
         return context.zero()
-    xy, z = project_from_world(carried.points, carried.targets.Ks, carried.targets.w2cs)
+    xy, z = carried.targets.cameras.project(carried.points)
     weight = carried.weight * (z.detach() > 0)
     height, width = context.render.rgb.shape[1:3]
     gains = _track_gains(context, carried)
@@ -87,7 +87,7 @@ def track_depth(context: StepContext) -> Tensor:
     carried = context.carried
     if carried is None:
         return context.zero()
-    z = project_from_world(carried.points, carried.targets.Ks, carried.targets.w2cs)[1]
+    z = carried.targets.cameras.project(carried.points)[1]
     return losses.track_depth(z, carried.tracks.target_depth, carried.weight, _track_gains(context, carried))
 
 
@@ -110,8 +110,7 @@ def smooth_along_ray(context: StepContext) -> Tensor:
     """Gaussians do not jerk towards or away from the camera, where one view cannot tell."""
     if context.around is None:
         return context.zero()
-    centers = invert_se3(context.batch.w2cs)[:, :3, 3]
-    return losses.ray_acceleration(context.around.transpose(1, 2), centers[:, None])
+    return losses.ray_acceleration(context.around.transpose(1, 2), context.batch.cameras.centers[:, None])
 
 
 def scale_variance(context: StepContext) -> Tensor:
@@ -223,8 +222,8 @@ class Objective:
         track_times = targets.times if targets is not None and carries and scene.moving is not None else None
         poses, around = self._foreground_poses(scene, batch, track_times)
         render = scene.rasterize_views(
-            batch.w2cs,
-            batch.Ks,
+            batch.cameras.w2c,
+            batch.cameras.K,
             batch.times,
             width,
             height,

@@ -45,7 +45,7 @@ class BatchSampler:
         self.seed, self.batch_size, self.device = seed, batch_size, device
         self.num_views, self.tracks_per_view = len(views), tracks_per_view
         self.images, self.valid = views.images.to(device), views.valid.to(device)
-        self.times, self.w2cs, self.Ks = views.times.to(device), views.w2cs.to(device), views.Ks.to(device)
+        self.times, self.cameras = views.times.to(device), views.cameras.to(device)
         self.foreground = None if views.foreground is None else views.foreground.to(device)
         self.depths = None if views.depths is None else views.depths.to(device)
         self.depth_confidence = None if views.depth_confidence is None else views.depth_confidence.to(device)
@@ -87,8 +87,7 @@ class BatchSampler:
         index = torch.tensor(indices, device=self.device)
         batch = Batch(
             times=self.times[index],
-            w2cs=self.w2cs[index],
-            Ks=self.Ks[index],
+            cameras=self.cameras[index],
             images=self.images[index].float() / 255.0,
             valid=self.valid[index],
             foreground=None if self.foreground is None else self.foreground[index],
@@ -122,7 +121,7 @@ class BatchSampler:
             return None
         views = views.to(self.device)
         tracks = self._tracks(indices, views, generator) if self.track_targets else None
-        return Targets(self.times[views], self.w2cs[views], self.Ks[views], tracks)
+        return Targets(self.times[views], self.cameras[views], tracks)
 
     def _tracks(self, indices: list[int], targets: Tensor, generator: torch.Generator) -> TrackBatch:
         B, P = len(indices), self.tracks_per_view

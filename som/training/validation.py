@@ -22,8 +22,8 @@ def quick_scores(
     for start in range(0, len(views), batch_size):
         chunk = views.select(list(range(start, min(start + batch_size, len(views)))))
         render = scene.rasterize_views(
-            chunk.w2cs.to(device),
-            chunk.Ks.to(device),
+            chunk.cameras.w2c.to(device),
+            chunk.cameras.K.to(device),
             chunk.times.to(device),
             views.width,
             views.height,

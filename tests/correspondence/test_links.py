@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from flow.errors import FlowError
+from som.cameras import Camera
 from som.correspondence import FlowConfig, link_pixel_pairs, link_static_points, training_flow
 from som.data.dataset import VideoDataset, Views
 from som.errors import UserError
@@ -34,8 +35,7 @@ def views() -> Views:
         names=[str(i) for i in range(N)],
         times=torch.arange(N),
         images=torch.from_numpy(np.stack(images)),
-        w2cs=torch.eye(4).repeat(N, 1, 1),
-        Ks=torch.tensor([[80.0, 0, W / 2], [0, 80, H / 2], [0, 0, 1]]).repeat(N, 1, 1),
+        cameras=Camera(torch.tensor([[80.0, 0, W / 2], [0, 80, H / 2], [0, 0, 1]]), torch.eye(4).repeat(N, 1, 1), W, H),
         valid=torch.ones(N, H, W, dtype=torch.bool),
         foreground=torch.from_numpy(np.stack(masks)),
         depths=torch.full((N, H, W), 2.0),

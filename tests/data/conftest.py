@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from som.cameras import Camera
 from som.data.config import DemoData
 from som.data.dataset import GroundTruthTracks, Tracks, VideoDataset, Views
 from som.data.demo import load_demo
@@ -37,7 +38,7 @@ class Toy:
     def check(self, views: Views, scale: float = 1.0) -> None:
         """The red pixel of every view is where its camera projects the point, at the right depth."""
         for i, time in enumerate(views.times.tolist()):
-            K, w2c = views.Ks[i].double().numpy(), views.w2cs[i].double().numpy()
+            K, w2c = views.cameras.K[i].double().numpy(), views.cameras.w2c[i].double().numpy()
             camera = w2c[:3, :3] @ self.point + w2c[:3, 3]
             x, y = (K @ camera)[:2] / camera[2]
             wanted = self.w2cs[time][:3, :3] @ self.point + self.w2cs[time][:3, 3]
@@ -88,8 +89,7 @@ def toy_dataset(toy: Toy) -> VideoDataset:
             names=names,
             times=torch.tensor(index),
             images=torch.from_numpy(toy.images[index]),
-            w2cs=torch.from_numpy(toy.w2cs[index]).float(),
-            Ks=torch.from_numpy(np.repeat(toy.K[None], len(index), 0)).float(),
+            cameras=Camera.from_arrays(toy.K, toy.w2cs[index], *toy.images.shape[2:0:-1]),
             valid=torch.from_numpy(toy.depths[index] > 2.1),
             foreground=torch.from_numpy(toy.foreground[index]),
             depths=torch.from_numpy(toy.depths[index]),

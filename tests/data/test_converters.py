@@ -72,16 +72,16 @@ def test_blender_yard(yard, tmp_path):
     dataset = read_native(tmp_path)
     views, truth = dataset.train, dataset.ground_truth_tracks
     assert len(views) == dataset.num_times == 36 and len(dataset.val) == 8
-    xy, z = project_from_world(truth.xyz.permute(1, 0, 2), views.Ks, views.w2cs)
+    xy, z = project_from_world(truth.xyz.permute(1, 0, 2), views.cameras.K, views.cameras.w2c)
     assert (xy.permute(1, 0, 2) - truth.xy)[truth.visible].abs().max() < 1e-2
     relative = (sample_depth(views.depths, xy) / z - 1).abs()[truth.visible.T]
     assert relative.median() < 1e-3
     assert 0.5 < dataset.val.covisible.float().mean() < 1
     flow, consistent = read_flow(tmp_path, 10, 11)
     points = unproject_to_world(
-        pixel_centers(180, 320).reshape(-1, 2), views.depths[10].reshape(-1), views.Ks[10], views.w2cs[10]
+        pixel_centers(180, 320).reshape(-1, 2), views.depths[10].reshape(-1), views.cameras.K[10], views.cameras.w2c[10]
     )
-    there, _ = project_from_world(points, views.Ks[11], views.w2cs[11])
+    there, _ = project_from_world(points, views.cameras.K[11], views.cameras.w2c[11])
     static = ~views.foreground[10].reshape(-1) & torch.from_numpy(consistent).reshape(-1)
     moved = pixel_centers(180, 320).reshape(-1, 2) + torch.from_numpy(flow).reshape(-1, 2)
     assert (there - moved)[static].norm(dim=-1).quantile(0.99) < 0.05
@@ -119,7 +119,7 @@ def test_rgbd(toy, tmp_path):
     dataset = read_native(tmp_path / "out")
     assert dataset.train.times.tolist() == [0, 1, 3] and dataset.val.times.tolist() == [2]
     assert np.allclose(dataset.train.depths, toy.depths[[0, 1, 3]], atol=6e-4)
-    assert np.allclose(dataset.train.w2cs, toy.w2cs[[0, 1, 3]], atol=1e-4)
+    assert np.allclose(dataset.train.cameras.w2c, toy.w2cs[[0, 1, 3]], atol=1e-4)
     assert not dataset.train.foreground.any() and "purely static" in dataset.source["notes"][0]
     kitchen.convert(tmp_path / "in", tmp_path / "half", hold_out_every=0, max_side=16)
     toy.check(read_native(tmp_path / "half").train, scale=0.5)
@@ -150,8 +150,8 @@ def test_7scenes_depth_and_poses_agree(tmp_path):
     kitchen.convert(SHARED / "rgbd_7scenes", tmp_path, max_side=160, stride=6)
     views = read_native(tmp_path).train
     xy = pixel_centers(views.height, views.width).reshape(-1, 2)
-    points = unproject_to_world(xy, views.depths[0].reshape(-1), views.Ks[0], views.w2cs[0])
-    there, z = project_from_world(points, views.Ks[1], views.w2cs[1])
+    points = unproject_to_world(xy, views.depths[0].reshape(-1), views.cameras.K[0], views.cameras.w2c[0])
+    there, z = project_from_world(points, views.cameras.K[1], views.cameras.w2c[1])
     known = sample_depth(views.depths[1][None], there[None])[0]
     both = (known > 0) & (views.depths[0].reshape(-1) > 0)
     relative = (known / z - 1).abs()[both]

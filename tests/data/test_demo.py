@@ -87,8 +87,8 @@ def test_static_pixels_move_as_depth_and_poses_say(demo, demo_config):
     views, root = demo.train, cache_folder(demo_config)
     xy = pixel_centers(views.height, views.width).reshape(-1, 2)
     for t in range(5):
-        points = unproject_to_world(xy, views.depths[t].reshape(-1), views.Ks[t], views.w2cs[t])
-        there, _ = project_from_world(points, views.Ks[t + 1], views.w2cs[t + 1])
+        points = unproject_to_world(xy, views.depths[t].reshape(-1), views.cameras.K[t], views.cameras.w2c[t])
+        there, _ = project_from_world(points, views.cameras.K[t + 1], views.cameras.w2c[t + 1])
         flow, consistent = read_flow(root, t, t + 1)
         static = ~views.foreground[t].reshape(-1)
         error = (there - xy - torch.from_numpy(flow).reshape(-1, 2)).norm(dim=-1)[static]
@@ -112,7 +112,7 @@ def test_forward_and_backward_flow_cancel(demo, demo_config):
 
 def test_ground_truth_tracks_reproject_and_lie_on_the_depth(demo):
     truth, views = demo.ground_truth_tracks, demo.train
-    xy, z = project_from_world(truth.xyz.permute(1, 0, 2), views.Ks, views.w2cs)  # (T,Q,2)
+    xy, z = project_from_world(truth.xyz.permute(1, 0, 2), views.cameras.K, views.cameras.w2c)  # (T,Q,2)
     visible = truth.visible.T
     assert (xy - truth.xy.permute(1, 0, 2))[visible].abs().max() < 1e-3
     relative = (at_pixels(views.depths, xy) / z - 1).abs()[visible]

@@ -178,8 +178,8 @@ def test_endonerf(still_toy, tmp_path):
     dataset = load_dataset(CustomData(seq_name="pulling", root_dir=tmp_path))
     assert dataset.val.times.tolist() == [1, 9] and dataset.num_times == 11 and len(dataset.train) == 9
     assert not dataset.has_background and dataset.depth_kind == "scale"
-    assert torch.equal(dataset.train.w2cs, torch.eye(4).expand(9, 4, 4))
-    assert dataset.train.Ks[0].tolist() == [[30, 0, 16], [0, 30, 12], [0, 0, 1]]
+    assert torch.equal(dataset.train.cameras.w2c, torch.eye(4).expand(9, 4, 4))
+    assert dataset.train.cameras.K[0].tolist() == [[30, 0, 16], [0, 30, 12], [0, 0, 1]]
     tool = torch.from_numpy(toy.foreground[0])
     assert torch.equal(dataset.train.valid[0], ~tool) and torch.equal(dataset.train.foreground[0], ~tool)
     assert torch.equal(dataset.train.depths[0], torch.from_numpy(np.round(toy.depths[0] * 20)))
@@ -308,8 +308,8 @@ def test_iphone_refined(toy, tmp_path):
 def test_iphone_original_cameras_and_lidar(toy, tmp_path):
     write_iphone(tmp_path, toy)
     dataset = load_dataset(IphoneData(root_dir=tmp_path, cameras="original", depth_folder="lidar"))
-    assert torch.allclose(dataset.train.w2cs, torch.from_numpy(toy.w2cs[:3]).float(), atol=1e-6)
-    assert dataset.train.Ks[0].tolist() == [[30, 0, 15.5], [0, 30, 12.25], [0, 0, 1]]
+    assert torch.allclose(dataset.train.cameras.w2c, torch.from_numpy(toy.w2cs[:3]).float(), atol=1e-6)
+    assert dataset.train.cameras.K[0].tolist() == [[30, 0, 15.5], [0, 30, 12.25], [0, 0, 1]]
     assert np.allclose(dataset.train.depths, toy.depths[:3])
     assert dataset.depth_kind == dataset.world_scale == "metric"
 

@@ -61,7 +61,8 @@ def test_depth_reads_the_layouts_of_scenes(still_toy, tmp_path):
     np.save(tmp_path / "poses_bounds.npy", np.array(rows))
     sequence, dataset = open_sequence(tmp_path), load_dataset(CustomData(root_dir=tmp_path))
     assert sequence.layout == "endonerf" and sequence.names == dataset.train.names == ["00000", "00002"]
-    assert torch.equal(sequence.Ks, dataset.train.Ks) and torch.equal(sequence.w2cs, dataset.train.w2cs)
+    cameras = dataset.train.cameras
+    assert torch.equal(sequence.Ks, cameras.K) and torch.equal(sequence.w2cs, cameras.w2c)
     assert sequence.moving(0).all() and open_sequence(tmp_path, split="val").names == ["00001"]
 
 

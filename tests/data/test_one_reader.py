@@ -54,8 +54,8 @@ def whole(root):
         "depth": None if views.depths is None else float(views.depths.sum()),
         "moving": None if views.foreground is None else int(views.foreground.sum()),
         "valid": int(views.valid.sum()),
-        "K": views.Ks,
-        "w2c": views.w2cs,
+        "K": views.cameras.K,
+        "w2c": views.cameras.w2c,
         "image": views.images,
     }
 

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from som.cameras import Camera
 from som.data.dataset import GroundTruthTracks, VideoDataset, Views
 from som.data.normalization import Normalization
 from som.scene import DynamicScene, Gaussians, MotionBases
@@ -45,15 +46,14 @@ def cameras_in_world(shift: float = 0.0) -> torch.Tensor:
 @torch.no_grad()
 def views_of(scene: DynamicScene, w2cs: torch.Tensor, prefix: str) -> Views:
     """The scene's own renders as ground truth."""
-    out = scene.rasterize_views(
-        scene.normalization.w2cs_to_scene(w2cs), K.expand(TIMES, 3, 3), torch.arange(TIMES), WIDTH, HEIGHT
-    )
+    cameras = Camera(K, w2cs, WIDTH, HEIGHT)
+    seen = scene.normalization.cameras_to_scene(cameras)
+    out = scene.rasterize_views(seen.w2c, seen.K, torch.arange(TIMES), WIDTH, HEIGHT)
     return Views(
         names=[f"{prefix}_{t:03d}" for t in range(TIMES)],
         times=torch.arange(TIMES),
         images=(out.rgb.clamp(0, 1) * 255).round().to(torch.uint8),
-        w2cs=w2cs,
-        Ks=K.expand(TIMES, 3, 3).clone(),
+        cameras=cameras,
         valid=torch.ones(TIMES, HEIGHT, WIDTH, dtype=torch.bool),
         foreground=out.foreground > 0.5,
         depths=torch.where(out.alpha > 0.2, out.depth, 0.0) * scene.normalization.scale,

@@ -71,7 +71,7 @@ def test_relative_depth_has_order_only(scene, dataset):
 
 def test_scene_without_background(scene, dataset, render_views):
     alone = DynamicScene(scene.foreground, scene.motion_bases, None, scene.normalization)
-    data = VideoDataset("fg", TIMES, render_views(alone, dataset.train.w2cs, "a"), has_background=False)
+    data = VideoDataset("fg", TIMES, render_views(alone, dataset.train.cameras.w2c, "a"), has_background=False)
     values = evaluate(alone, data, config=CONFIG).summary
     assert values["psnr"] > 50 and "psnr_background" not in values
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from scipy.spatial.transform import Rotation
 
+from som.cameras import Camera
 from som.data.dataset import Tracks, VideoDataset, Views
 from som.initialization.lifting import LiftedTracks
 
@@ -75,8 +76,7 @@ def sliding_square(
             names=[str(i) for i in range(num_times)],
             times=torch.arange(num_times),
             images=images,
-            w2cs=torch.eye(4).repeat(num_times, 1, 1),
-            Ks=K.repeat(num_times, 1, 1),
+            cameras=Camera(K, torch.eye(4).repeat(num_times, 1, 1), *images.shape[2:0:-1]),
             valid=torch.ones_like(square),
             foreground=square if moving else torch.zeros_like(square),
             depths=depths,

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from som.cameras.geometry import in_image, project_from_world, sample_depth, unproject_to_world
+from som.cameras import Camera
+from som.cameras.geometry import in_image, sample_depth
 from som.data.dataset import Views
 from som.initialization.depth_alignment import StaticLinks, align_depth
 
@@ -28,7 +29,8 @@ def views() -> Views:
         depths.append(z)
     black = torch.zeros(N, H, W, 3, dtype=torch.uint8)
     valid = torch.ones(N, H, W, dtype=torch.bool)
-    return Views([str(i) for i in range(N)], torch.arange(N), black, w2cs, K, valid, None, torch.stack(depths))
+    names, cameras = [str(i) for i in range(N)], Camera(K, w2cs, W, H)
+    return Views(names, torch.arange(N), black, cameras, valid, None, torch.stack(depths))
 
 
 def links_of(views: Views, wrong: float = 0.0, seed: int = 0) -> StaticLinks:
@@ -41,9 +43,7 @@ def links_of(views: Views, wrong: float = 0.0, seed: int = 0) -> StaticLinks:
                 continue
             xy = torch.rand(200, 2, generator=g) * torch.tensor([W - 2.0, H - 2.0]) + 1
             depth = sample_depth(views.depths[s : s + 1], xy[None])[0]
-            there, _ = project_from_world(
-                unproject_to_world(xy, depth, views.Ks[s], views.w2cs[s]), views.Ks[t], views.w2cs[t]
-            )
+            there, _ = views.cameras[t].project(views.cameras[s].unproject(xy, depth))
             bad = torch.rand(200, generator=g) < wrong
             there[bad] = torch.rand(int(bad.sum()), 2, generator=g) * torch.tensor([W, H])
             ok = in_image(there, H, W)
@@ -119,7 +119,7 @@ def test_result_does_not_depend_on_the_priors_unit(views):
 
 
 def test_without_parallax_the_frames_agree_with_each_other(views):
-    still = replace(views, w2cs=views.w2cs[:1].repeat(N, 1, 1), depths=views.depths[:1].repeat(N, 1, 1))
+    still = replace(views, cameras=views.cameras[:1][[0] * N], depths=views.depths[:1].repeat(N, 1, 1))
     prior = broken(still, SCALE, torch.zeros(N))
     alignment = align_depth(prior, links_of(still), kind="scale")
     aligned = alignment.apply(prior.depths)

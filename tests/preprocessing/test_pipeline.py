@@ -83,7 +83,7 @@ def test_images_become_a_data_set(made, clip_truth):
     truth = clip_truth.train
     assert dataset.num_times == len(dataset.train) == len(truth)
     assert (dataset.train.images == truth.images).all()
-    assert dataset.train.Ks.numpy() == pytest.approx(truth.Ks.numpy(), abs=1e-3)
+    assert dataset.train.cameras.K.numpy() == pytest.approx(truth.cameras.K.numpy(), abs=1e-3)
     assert dataset.tracks is not None and len(dataset.tracks.query_times) > 100
     assert dataset.flow is not None and dataset.flow.strides() == (1, 2, 4)
     assert (dataset.train.depths > 0).all() and dataset.train.depth_confidence.max() <= 0.2 + 1e-3
@@ -121,8 +121,9 @@ def test_an_interruption_costs_only_its_stage(made, clip, true_cameras, tmp_path
     assert preprocess(run).ok
     assert [calls.count(name) for name in NAMES] == [2] * len(STAGES)
     one, other = read_native(tmp_path / "data"), read_native(made)
-    for part in ("images", "foreground", "depths", "w2cs"):
+    for part in ("images", "foreground", "depths"):
         assert (getattr(one.train, part) == getattr(other.train, part)).all(), part
+    assert (one.train.cameras.w2c == other.train.cameras.w2c).all()
     assert (one.tracks.xy == other.tracks.xy).all()
 
 
@@ -157,7 +158,7 @@ def test_given_metric_depth_makes_the_scene_metric(clip_truth, clip, tmp_path):
     depth.mkdir()
     for i, z in enumerate(clip_truth.train.depths.numpy()):
         np.save(depth / f"{i:05d}.npy", z)
-    focal = float(clip_truth.train.Ks[0, 0, 0])
+    focal = float(clip_truth.train.cameras.K[0, 0, 0])
     run = options(
         clip,
         tmp_path / "data",
@@ -167,7 +168,7 @@ def test_given_metric_depth_makes_the_scene_metric(clip_truth, clip, tmp_path):
     assert preprocess(run).ok
     dataset = read_native(tmp_path / "data")
     assert dataset.world_scale == "metric" and dataset.depth_kind == "metric"
-    centers, true = (np.linalg.inv(d.train.w2cs.double().numpy())[:, :3, 3] for d in (dataset, clip_truth))
+    centers, true = (np.linalg.inv(d.train.cameras.w2c.double().numpy())[:, :3, 3] for d in (dataset, clip_truth))
     path, true_path = (np.linalg.norm(c[-1] - c[0]) for c in (centers, true))
     assert path == pytest.approx(true_path, rel=0.1)
     assert (dataset.train.depths.numpy() == clip_truth.train.depths.numpy()).all()
@@ -238,9 +239,9 @@ def test_demo_from_its_images_alone(tmp_path):
     done = command(tmp_path / "images", "--output", tmp_path / "data")
     assert done.returncode == 0, done.stderr
     found = read_native(tmp_path / "data").train
-    w2c, true_w2c = found.w2cs.double().numpy(), truth.w2cs.double().numpy()
+    w2c, true_w2c = found.cameras.w2c.double().numpy(), truth.cameras.w2c.double().numpy()
     assert trajectory_error(w2c, true_w2c).ate_share < 0.015
-    assert abs(focal_error(found.Ks[0].numpy(), truth.Ks[0].numpy())) < 0.04
+    assert abs(focal_error(found.cameras.K[0].numpy(), truth.cameras.K[0].numpy())) < 0.04
     both, either = (found.foreground & truth.foreground).sum(), (found.foreground | truth.foreground).sum()
     assert both / either > 0.6
     static = ~truth.foreground & (truth.depths > 0)

@@ -3,6 +3,8 @@ import math
 import pytest
 import torch
 
+from som.cameras import Camera
+from som.rendering import camera_paths
 from som.rendering.camera_paths import (
     PATHS,
     average_camera,
@@ -11,12 +13,19 @@ from som.rendering.camera_paths import (
     camera_from,
     look_at,
     look_at_point,
-    make_path,
     travels,
     up_direction,
 )
 
 UP = torch.tensor([0.0, -1.0, 0.0])
+
+
+def make_path(kind, w2cs, *arguments, **options):
+    """Poses of the path of cameras with these poses."""
+    K = torch.tensor([[20.0, 0, 8], [0, 20, 6], [0, 0, 1]])
+    path = camera_paths.make_path(kind, Camera(K, w2cs, 16, 12), *arguments, **options)
+    torch.testing.assert_close(path.K, K.expand(len(path), 3, 3))
+    return path.w2c
 
 
 def ring(count=9, radius=4.0, degrees=60.0):

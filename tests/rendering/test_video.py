@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 import torch
 
+from som.cameras import Camera
 from som.data.normalization import Normalization
 from som.rendering.video import (
     VideoWriter,
@@ -116,10 +117,10 @@ def test_render_path_video():
     scene = DynamicScene(None, None, gaussian, Normalization(torch.zeros(3), 1.0), num_times=5)
     K = torch.tensor([[10.0, 0, 8], [0, 10, 6], [0, 0, 1]])
     frames = list(
-        render_path_video(scene, torch.eye(4).expand(5, 4, 4), K, torch.arange(5), 16, 12, batch_size=2)
+        render_path_video(scene, Camera(K, torch.eye(4).expand(5, 4, 4), 16, 12), torch.arange(5), batch_size=2)
     )
     assert len(frames) == 5
     assert frames[4].rgb.shape == (12, 16, 3) and frames[4].depth[6, 8] == pytest.approx(3.0)
     assert frames[0].rgb[6, 8, 0] > 0.9 and frames[0].rgb[6, 8, 1] < 0.2
     with pytest.raises(ValueError, match="times"):
-        next(render_path_video(scene, torch.eye(4)[None], K, torch.arange(2), 16, 12))
+        next(render_path_video(scene, Camera(K, torch.eye(4)[None], 16, 12), torch.arange(2)))

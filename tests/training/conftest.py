@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from som.cameras import Camera
 from som.data.dataset import Tracks, VideoDataset, Views
 from som.data.normalization import Normalization
 from som.scene import DynamicScene, Gaussians, MotionBases
@@ -47,8 +48,7 @@ def make_dataset() -> VideoDataset:
         names=[f"{t:03d}" for t in range(T)],
         times=times,
         images=(out.rgb.clamp(0, 1) * 255).round().to(torch.uint8),
-        w2cs=w2cs,
-        Ks=Ks,
+        cameras=Camera(Ks, w2cs, W, H),
         valid=torch.ones(T, H, W, dtype=torch.bool),
         foreground=out.foreground > 0.5,
         depths=out.depth,

@@ -33,7 +33,7 @@ def test_batch_contents(dataset):
     assert batch.targets.times.shape == (4, 2) and batch.targets.tracks.target_xy.shape == (4, 2, 16, 2)
     assert (batch.targets.times != batch.times[:, None]).all()
     for b, t in enumerate(batch.times):
-        assert torch.equal(batch.w2cs[b], dataset.train.w2cs[t])
+        assert torch.equal(batch.cameras.w2c[b], dataset.train.cameras.w2c[t])
         for p in range(16):  # source and target belong to the same track
             q = (dataset.tracks.xy[:, t] - batch.targets.tracks.source_xy[b, p]).norm(dim=-1).argmin()
             for n, other in enumerate(batch.targets.times[b]):

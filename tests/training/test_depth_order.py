@@ -88,7 +88,8 @@ def test_order_is_carried_without_tracks_and_without_foreground(scene, dataset):
 
     static = DynamicScene(None, None, scene.background, scene.normalization, num_times=6)
     views = dataset.train
-    wall = static.rasterize_views(views.w2cs, views.Ks, views.times, views.width, views.height).depth.detach()
+    cameras = views.cameras
+    wall = static.rasterize_views(cameras.w2c, cameras.K, views.times, views.width, views.height).depth.detach()
     still = replace(with_depths(dataset, wall), tracks=None)
     assert values_of(static, still)["order_across_frames"] < 2e-3
     assert values_of(scene, replace(dataset, tracks=None))["order_across_frames"] < 2e-3

@@ -25,7 +25,7 @@ PIXELS_PER_METRE = 105.0
 
 
 @dataclass
-class Camera:
+class DemoCamera:
     """A pinhole camera whose principal point is the image centre."""
 
     w2c: np.ndarray
@@ -199,7 +199,7 @@ class DemoScene:
             self.glow,
         )
 
-    def picture(self, mesh: Mesh, camera: Camera, view: Views, samples: int) -> np.ndarray:
+    def picture(self, mesh: Mesh, camera: DemoCamera, view: Views, samples: int) -> np.ndarray:
         """(H,W,3) uint8 sRGB."""
         surface = self.surface(mesh)
         eye = -camera.w2c[:3, :3].T @ camera.w2c[:3, 3]
@@ -228,7 +228,7 @@ def _to_srgb(linear: np.ndarray) -> np.ndarray:
     return np.round(255 * np.clip(shaped, 0, 1) ** (1 / 2.2)).astype(np.uint8)
 
 
-def training_camera(phase: float, width: int, height: int) -> Camera:
+def training_camera(phase: float, width: int, height: int) -> DemoCamera:
     """The hand-held camera that walks around the scene."""
     azimuth = np.deg2rad(-19 + 38 * phase)
     radius = 4.0 - 0.25 * np.sin(np.pi * phase)
@@ -237,11 +237,11 @@ def training_camera(phase: float, width: int, height: int) -> Camera:
     return _camera(eye + shake, np.array([0.1, 0.2, 0.6]) + 2 * shake[[1, 2, 0]], width, height)
 
 
-def held_out_camera(which: int, width: int, height: int) -> Camera:
+def held_out_camera(which: int, width: int, height: int) -> DemoCamera:
     """One of two fixed cameras beside the training path."""
     eye = (np.array([-0.55, -3.15, 1.62]), np.array([1.05, -3.3, 1.12]))[which]
     return _camera(eye, np.array([0.1, 0.2, 0.6]), width, height)
 
 
-def _camera(eye: np.ndarray, target: np.ndarray, width: int, height: int) -> Camera:
-    return Camera(look_at(eye, target), 0.5 * width / np.tan(np.deg2rad(27.0)), width, height)
+def _camera(eye: np.ndarray, target: np.ndarray, width: int, height: int) -> DemoCamera:
+    return DemoCamera(look_at(eye, target), 0.5 * width / np.tan(np.deg2rad(27.0)), width, height)

@@ -97,7 +97,7 @@ def _write_views(views: Views, root: Path, split: str) -> list[dict]:
     entries = []
     prefix = "" if split == "train" else "val_"
     for i, name in enumerate(views.names):
-        K, w2c = views.Ks[i].double().numpy(), views.w2cs[i].double().numpy()
+        K, w2c = views.cameras.K[i].double().numpy(), views.cameras.w2c[i].double().numpy()
         entry = frame_entry(name, int(views.times[i]), (views.height, views.width), K, w2c, split, prefix)
         write_image(root / entry["file_path"], views.images[i].numpy())
         masks = (("mask_path", "valid", views.valid), ("foreground_path", "foreground", views.foreground))

@@ -7,6 +7,7 @@ import torch
 
 from flow.compute import compute_video_flow
 from flow.estimator import FlowEstimator
+from som.cameras import Camera
 from som.data.dataset import Tracks, VideoDataset, Views
 
 T, H, W = 12, 48, 64
@@ -65,8 +66,7 @@ def wall_dataset() -> VideoDataset:
             names=[f"{t:03d}" for t in range(T)],
             times=torch.arange(T),
             images=torch.from_numpy(rng.integers(0, 255, (T, H, W, 3)).astype(np.uint8)),
-            w2cs=torch.from_numpy(w2cs).float(),
-            Ks=torch.from_numpy(np.repeat(K[None], T, 0)).float(),
+            cameras=Camera.from_arrays(K, w2cs, W, H),
             valid=torch.ones((T, H, W), dtype=torch.bool),
             foreground=foreground,
             depths=torch.from_numpy(depths),

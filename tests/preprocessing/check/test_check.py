@@ -137,9 +137,9 @@ def test_empty_folders_of_every_layout_give_problems(name, tmp_path):
 
 def test_a_static_camera_is_said_to_stand_still(tmp_path):
     wall = wall_dataset()
-    wall.train.w2cs[:] = wall.train.w2cs[0]
+    wall.train.cameras.w2c[:] = wall.train.cameras.w2c[0]
     write_native(replace(wall, tracks=None), tmp_path)
     result = check_folder(tmp_path)
     assert result.ok and "standing still" in render_check(result)
     assert not any("agreement" in label for label in result.facts)
-    assert torch.equal(wall.train.w2cs[0], wall.train.w2cs[-1])
+    assert torch.equal(wall.train.cameras.w2c[0], wall.train.cameras.w2c[-1])

@@ -38,8 +38,8 @@ def test_links_know_depth_parallax_and_error():
         assert np.percentile(np.abs(links.depth / links.prior - 1), 90) < 0.02
     # by hand: the same point at distance z shifts by f |b| / z for a camera that moves by b across its view
     flat = replace(wall, train=wall.train.select([0, 1]), num_times=2, tracks=None)
-    flat.train.w2cs[:] = torch.eye(4)
-    flat.train.w2cs[1, 0, 3] = -0.5
+    flat.train.cameras.w2c[:] = torch.eye(4)
+    flat.train.cameras.w2c[1, 0, 3] = -0.5
     flow = VideoFlow(2, (H, W))
     for pair, shift in (((0, 1), -6.0), ((1, 0), 6.0)):
         flow.put(*pair, torch.tensor([shift, 0.0]).expand(H, W, 2))
@@ -63,15 +63,15 @@ def test_a_right_data_set_raises_no_doubt():
 
 
 def jump(train):
-    w2cs = train.w2cs.clone()
+    w2cs = train.cameras.w2c.clone()
     w2cs[6:, 0, 3] -= 4
-    return w2cs
+    return replace(train.cameras, w2c=w2cs)
 
 
 def wrong_focal(train):
-    Ks = train.Ks.clone()
+    Ks = train.cameras.K.clone()
     Ks[:, :2, :2] *= 10
-    return Ks
+    return replace(train.cameras, K=Ks)
 
 
 def noise(train):
@@ -82,8 +82,8 @@ def noise(train):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"w2cs": lambda v: torch.linalg.inv(v.w2cs)}, "cameras miss standing points"),
-        ({"Ks": wrong_focal}, "cameras miss standing points"),
+        ({"cameras": lambda v: replace(v.cameras, w2c=v.cameras.c2w)}, "cameras miss standing points"),
+        ({"cameras": wrong_focal}, "cameras miss standing points"),
         ({"depths": lambda v: 1 / v.depths}, "look like disparity"),
         ({"depths": noise}, "does not agree"),
         ({"depths": lambda v: 2.5 * v.depths}, "2.5 times"),
@@ -158,8 +158,8 @@ def lost(train):
         ({"depths": lambda v: torch.zeros_like(v.depths)}, "no pixel has a known depth"),
         ({"depths": lambda v: v.depths * (torch.arange(W) < 10)}, "known at 16%"),
         ({"depths": lambda v: torch.full_like(v.depths, 3.0)}, "nearly the same all over"),
-        ({"w2cs": jump}, "jumps at times 6"),
-        ({"Ks": wrong_focal}, "few cameras do"),
+        ({"cameras": jump}, "jumps at times 6"),
+        ({"cameras": wrong_focal}, "few cameras do"),
         ({"valid": lambda v: torch.zeros_like(v.valid)}, "only 0% of the pixels are valid"),
     ],
 )

@@ -63,7 +63,7 @@ class TrueCameras(CameraProvider):
         self.truth = truth
 
     def provide(self, clip, settings, *, device, seed, progress):
-        K, w2c = (values.double().numpy() for values in (self.truth.Ks, self.truth.w2cs))
+        K, w2c = (values.double().numpy() for values in (self.truth.cameras.K, self.truth.cameras.w2c))
         return CameraResult(SceneCameras.without_points(w2c, K, world_scale="metric"))
 
 
@@ -118,7 +118,7 @@ def test_every_stage_can_have_a_provider_of_ones_own(clip, clip_truth, tmp_path)
     assert any(text.split() == ["depth", "reading", "depth"] for text in said)
     found = read_native(tmp_path / "data")
     assert found.world_scale == "metric" and found.depth_kind == "metric"
-    assert found.train.w2cs.numpy() == pytest.approx(truth.w2cs.numpy(), abs=1e-5)
+    assert found.train.cameras.w2c.numpy() == pytest.approx(truth.cameras.w2c.numpy(), abs=1e-5)
     assert (found.train.foreground == truth.foreground).all()
     assert (found.train.depths == truth.depths).all()
     assert len(found.tracks.query_times) <= 100
