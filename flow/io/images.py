@@ -235,12 +235,13 @@ def reduced_size(size: Size, max_side: int | None) -> Size:
 
 
 def resize_image(image: np.ndarray, size: Size) -> np.ndarray:
-    """Colours resized to (height, width) by area, which smooths when it reduces."""
+    """Colours resized to (height, width): averaged by area where they shrink, bilinear where they grow."""
     if image.shape[:2] == tuple(size):
         return image
     import cv2
 
-    return cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_AREA)
+    shrinks = size[0] <= image.shape[0] and size[1] <= image.shape[1]
+    return cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 
 def resize_map(values: np.ndarray, size: Size) -> np.ndarray:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-import cv2
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from som.data.recording import Recording, Size, scaled_intrinsics
 from som.errors import UserError
+from som.files import resize_image, resize_map
 
 
 def target_size(stored: Size, size: Size | None = None, max_side: int | None = None, multiple: int = 1) -> Size:
@@ -183,13 +183,13 @@ class DepthSequence:
         flow, right = found
         height, width = flow.shape[:2]
         scale = (self.size[1] / width, self.size[0] / height)
-        parts = [nearest_pixels(flow[..., k], self.size) * scale[k] for k in range(2)]
-        known = np.ones(self.size, bool) if right is None else nearest_pixels(right, self.size)
+        parts = [resize_map(flow[..., k], self.size) * scale[k] for k in range(2)]
+        known = np.ones(self.size, bool) if right is None else resize_map(right, self.size)
         return torch.from_numpy(np.stack(parts)).float(), torch.from_numpy(known)
 
     def _map(self, read: Callable[[], np.ndarray | None] | None) -> Tensor | None:
         values = None if read is None else read()
-        return None if values is None else torch.from_numpy(nearest_pixels(values, self.size))
+        return None if values is None else torch.from_numpy(resize_map(values, self.size))
 
     def select(self, indices: Sequence[int]) -> DepthSequence:
         """The sequence of these frames, in this order, at the same size."""
@@ -202,22 +202,6 @@ class DepthSequence:
         return DepthSequence(self.recording, size=size, max_side=max_side, multiple=multiple, cache_images=cache)
 
 
-def resize_image(image: np.ndarray, size: Size) -> np.ndarray:
-    """(H,W,3) uint8 at another size: averaged by area where it shrinks, bilinear where it grows."""
-    if image.shape[:2] == tuple(size):
-        return image
-    shrinks = size[0] <= image.shape[0] and size[1] <= image.shape[1]
-    return cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-
-
-def nearest_pixels(values: np.ndarray, size: Size) -> np.ndarray:
-    """(h,w) map at another size: each pixel takes the value under its centre."""
-    if values.shape == tuple(size):
-        return values
-    rows, columns = (((np.arange(n) + 0.5) * old / n).astype(int) for n, old in zip(size, values.shape, strict=True))
-    return values[rows[:, None], columns[None]]
-
-
 def resize_depth(depth: np.ndarray, size: Size) -> np.ndarray:
     """(h,w) depth at another size without mixing surfaces.
 
@@ -226,7 +210,7 @@ def resize_depth(depth: np.ndarray, size: Size) -> np.ndarray:
     """
     if depth.shape == tuple(size):
         return depth
-    resized = nearest_pixels(depth, size).copy()
+    resized = resize_map(depth, size).copy()
     known = np.nonzero(depth)
     closest = np.full(size, np.inf, depth.dtype)
     cell = tuple(((i + 0.5) * new / old).astype(int) for i, new, old in zip(known, size, depth.shape, strict=True))

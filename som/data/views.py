@@ -11,18 +11,13 @@ import torch
 from som.cameras import Camera
 from som.data.checks import Problems, check_dataset, check_recording
 from som.data.dataset import GroundTruthTracks, Tracks, VideoDataset, Views
-from som.data.recording import SPLITS, FrameRecord, Recording, Size, scaled_intrinsics
-from som.data.sequence import nearest_pixels, resize_depth, resize_image, target_size
+from som.data.recording import SPLITS, FrameRecord, Recording, scaled_intrinsics
+from som.data.sequence import resize_depth, target_size
+from som.files import resize_image, resize_map
 
 DEFAULT_FPS = 24.0
-MAPS: dict[str, Callable[[np.ndarray, Size], np.ndarray]] = {
-    "valid": nearest_pixels,
-    "moving": nearest_pixels,
-    "depth": resize_depth,
-    "confidence": nearest_pixels,
-    "covisible": nearest_pixels,
-}
-"""The maps of a frame and how each comes to another size."""
+MAPS = ("valid", "moving", "depth", "confidence", "covisible")
+"""The maps of a frame."""
 
 
 def load_recording(recording: Recording, problems: Problems, max_side: int | None = None) -> VideoDataset:
@@ -112,14 +107,11 @@ def _read_frame(record: FrameRecord, problems: Problems, max_side: int | None) -
     if image is None or record.K is None or record.w2c is None:
         return None
     size = target_size(image.shape[:2], max_side=max_side)
-    return _Frame(record, resize_image(image, size), {
-        kind: _resized(kind, values, image.shape[:2], size) for kind, values in maps.items() if values is not None
-    })  # fmt: skip
-
-
-def _resized(kind: str, values: np.ndarray, stored: Size, size: Size) -> np.ndarray:
-    """A map at ``size``. One as large as the image takes the nearest pixel; only sparser ones are filled."""
-    return nearest_pixels(values, size) if values.shape == tuple(stored) else MAPS[kind](values, size)
+    for kind, values in maps.items():
+        if values is not None:
+            sparse = kind == "depth" and values.shape != image.shape[:2]
+            maps[kind] = resize_depth(values, size) if sparse else resize_map(values, size)
+    return _Frame(record, resize_image(image, size), {kind: m for kind, m in maps.items() if m is not None})
 
 
 def _stack(frames: list[_Frame], kind: str, missing: np.ndarray) -> torch.Tensor | None:

@@ -7,9 +7,10 @@ from torch import Tensor
 
 from som.commands.depth.common import open_input, read_depth_folder, require_cameras
 from som.commands.depth.options import FuseCommand
-from som.data.sequence import DepthSequence, nearest_pixels, resize_depth
+from som.data.sequence import DepthSequence, resize_depth
 from som.depth.errors import DepthError
 from som.depth.fusion import FusionOptions, fuse_points, write_ply
+from som.files import resize_map
 from som.runs.device import set_up_process
 from som.runs.progress import say
 
@@ -49,7 +50,7 @@ def _depths(command: FuseCommand, sequence: DepthSequence) -> Tensor:
     for t, depth in enumerate(depths):
         resized = torch.from_numpy(resize_depth(depth, sequence.size))
         if confidences is not None:
-            sure = torch.from_numpy(nearest_pixels(confidences[t], sequence.size)) >= command.min_confidence
+            sure = torch.from_numpy(resize_map(confidences[t], sequence.size)) >= command.min_confidence
             resized = torch.where(sure, resized, 0.0)
         for mask, good in ((sequence.moving(t), False), (sequence.valid(t), True)):
             if mask is not None:

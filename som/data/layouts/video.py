@@ -12,9 +12,9 @@ from som.data.checks import Problems
 from som.data.layouts.images import set_cameras
 from som.data.layouts.layout import Layout
 from som.data.recording import FrameRecord, Recording, Size
-from som.data.sequence import resize_image, target_size
+from som.data.sequence import target_size
 from som.errors import UserError
-from som.files import VIDEO_SUFFIXES, probe_video, read_video
+from som.files import VIDEO_SUFFIXES, probe_video, read_video, resize_image
 
 
 def read(

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from som.cameras.geometry import resize_intrinsics
-from som.data.sequence import nearest_pixels, target_size
+from som.data.sequence import target_size
 from som.depth.errors import DepthError
 from som.depth.estimate.clock import Clock
 from som.depth.estimate.prior import Clip
@@ -20,6 +20,7 @@ from som.depth.sweep import SweepConfig, SweepResult, plane_sweep, refine_poses
 from som.depth.sweep.pose_refinement import MIN_POINTS
 from som.depth.training.config import DepthConfig, SweepOptions
 from som.depth.training.memory import memory_sequence
+from som.files import resize_map
 
 SWEEP_SHARE = 0.6
 """Share of a time budget that the sweep may take."""
@@ -172,4 +173,4 @@ def sweep_config(options: SweepOptions) -> SweepConfig:
 
 def nearest_maps(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """(T,H,W) masks or weights at another size: each pixel takes the value under its centre."""
-    return torch.stack([torch.from_numpy(nearest_pixels(m.cpu().numpy(), size)) for m in maps])
+    return torch.stack([torch.from_numpy(resize_map(m.cpu().numpy(), size)) for m in maps])
