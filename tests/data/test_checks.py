@@ -150,11 +150,12 @@ def test_everything_foreground_needs_foreground(root):
 
 def test_all_problems_at_once(root):
     edit(root, set_pose(0, 3, float("nan")))
+    edit(root, lambda header: header.update(fps=0))
     (root / "images/c.png").write_text("text")
     np.save(root / "depth/d.npy", np.zeros((3, 5)))
     edit_tracks(root, confidence=lambda v: v * 9)
     found = problems(root)
-    for part in ("training view b", "images/c.png", "depth/d.npy", "confidence must lie"):
+    for part in ("fps must be", "training view b", "images/c.png", "depth/d.npy", "confidence must lie"):
         assert any(part in problem for problem in found), (part, found)
 
 

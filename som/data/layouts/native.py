@@ -21,7 +21,8 @@ from som.files import has_alpha, image_size, read_image
 def read(root: Path, problems: Problems) -> Recording:
     """All frames that transforms.json describes."""
     header = read_header(root, problems)
-    problems.raise_if_any()
+    if header is None:
+        problems.raise_if_any()
     size = _stored_size(header)
     fields = any((root / "flow").glob("*_*.npz"))
     records = [_record(entry, header, entry.size or size, fields) for entry in header.frames]

@@ -86,6 +86,7 @@ def wall_dataset() -> VideoDataset:
 class ExactFlow(FlowEstimator):
     """The flow of the wall; frames say their number by their first pixel."""
 
+    name = "exact"
     parallel = True
 
     def provenance(self) -> dict:
