@@ -16,6 +16,8 @@ import sys
 import time
 from pathlib import Path
 
+from som.files import read_mask
+
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT.parent / "shared" / "data"
 CLIPS = {
@@ -78,8 +80,8 @@ def mask_iou(found: Path, truth: Path) -> float:
 
     both = either = 0
     for mine, theirs in zip(sorted(found.glob("*.png")), sorted(truth.glob("*.png")), strict=True):
-        a = cv2.imread(str(mine), cv2.IMREAD_GRAYSCALE) > 127
-        b = cv2.imread(str(theirs), cv2.IMREAD_GRAYSCALE) > 0
+        a = read_mask(mine)
+        b = read_mask(theirs, threshold=0)
         b = cv2.resize(b.astype("uint8"), a.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0
         both, either = both + int((a & b).sum()), either + int((a | b).sum())
     return both / max(either, 1)

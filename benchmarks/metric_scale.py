@@ -15,6 +15,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from som.files import read_image, read_map
+
 ROOT = Path(__file__).resolve().parent.parent
 FORMS = {
     "horizon (default)": {},
@@ -291,13 +293,12 @@ def read_intrinsics(folder: Path, original: tuple[int, int]):
 
 def lidar_depth(folder: Path, frames: list[int]):
     """Nearest lidar return of each pixel at 640x192, 0 where there is none."""
-    import cv2
     import numpy as np
     import torch
 
     maps = []
     for frame in frames:
-        lidar = cv2.imread(str(folder / f"depth/{frame:05d}.png"), cv2.IMREAD_UNCHANGED).astype(np.float32) / 256
+        lidar = read_map(folder / f"depth/{frame:05d}.png", 1 / 256)
         rows, columns = np.nonzero(lidar)
         depth = np.full((192, 640), np.inf, np.float32)
         at = ((rows + 0.5) * 192 / lidar.shape[0]).astype(int), ((columns + 0.5) * 640 / lidar.shape[1]).astype(int)
@@ -308,14 +309,13 @@ def lidar_depth(folder: Path, frames: list[int]):
 
 def swept_depth(folder: Path, frames: list[int]):
     """Confirmed depth of the plane sweep over the drive's true poses, eight frames more at each end."""
-    import cv2
     import numpy as np
     import torch
 
     from som.depth.sweep import SweepConfig, plane_sweep
 
     chosen = range(frames[0] - 8, frames[-1] + 9)
-    images = [cv2.imread(str(folder / f"images/{k:05d}.jpg"))[..., ::-1] / np.float32(255) for k in chosen]
+    images = [read_image(folder / f"images/{k:05d}.jpg") / np.float32(255) for k in chosen]
     c2w = np.tile(np.eye(4), (len(chosen), 1, 1))
     c2w[:, :3] = np.loadtxt(folder / "poses_cam_to_world.txt").reshape(-1, 3, 4)[list(chosen)]
     K = read_intrinsics(folder, (1226, 370))

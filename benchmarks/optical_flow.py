@@ -62,11 +62,9 @@ def write_picture(folder: Path | None, name: str, *images) -> None:
     """Writes (H,W,3) uint8 images side by side."""
     if folder is None:
         return
-    import cv2
     import torch
 
-    folder.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(folder / f"{name}.png"), torch.cat(images, 1).numpy()[..., ::-1])
+    write_image(folder / f"{name}.png", torch.cat(images, 1).numpy())
 
 
 def score(pred, target, mask) -> dict[str, float]:

@@ -15,6 +15,8 @@ import sys
 import time
 from pathlib import Path
 
+from som.files import decode_image
+
 ROOT = Path(__file__).resolve().parent.parent
 YARD = ROOT.parent / "shared" / "data" / "blender_yard"
 RULES = {
@@ -44,7 +46,6 @@ class YardTruth:
     """Exact motion between any two frames t <= u: static surfaces by camera and depth, moving ones by chained flow."""
 
     def __init__(self, folder: Path):
-        import cv2
         import numpy as np
         import torch
 
@@ -55,7 +56,7 @@ class YardTruth:
         given = np.load(folder / "train/flow_fwd.npz")
         self.flow, self.occluded = torch.from_numpy(given["flow"]), torch.from_numpy(given["occluded"])
         paths = sorted((folder / "train/instance").glob("*.png"))
-        self.instance = torch.from_numpy(np.stack([cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) for path in paths]))
+        self.instance = torch.from_numpy(np.stack([decode_image(path) for path in paths]))
         self.moving = (self.instance > 0) & (self.instance < 5)
         self.size = tuple(self.depth.shape[1:])
 

@@ -23,6 +23,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from som.files import write_image
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 SCENES = ("kitchen", "demo", "yard", "kitti")
@@ -188,7 +190,6 @@ def surest_half(result, truth, valid) -> float:
 
 
 def draw(path: Path, clip: Clip, result) -> None:
-    import cv2
     import torch
 
     from som.depth.draw import color_depth, color_error, disparity_range, sheet, to_bytes
@@ -205,8 +206,7 @@ def draw(path: Path, clip: Clip, result) -> None:
         rows.append(row)
     if clip.depth is not None:
         labels += ["truth", "error, white is 20 %"]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(path), sheet(rows, labels)[..., ::-1])
+    write_image(path, sheet(rows, labels))
 
 
 def print_table(title: str, rows: list[dict]) -> None:

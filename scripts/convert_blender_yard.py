@@ -15,7 +15,6 @@ import json
 import sys
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from scipy.spatial import cKDTree
@@ -25,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from som.cameras import Camera
 from som.data.dataset import GroundTruthTracks, Tracks, VideoDataset, Views
 from som.data.folder import write_flow, write_native
+from som.files import decode_image, read_image
 
 MAX_GAP = 0.75
 """Pixels between a point and the nearest forward-mapped pixel beyond which a point is lost on the way back."""
@@ -114,7 +114,7 @@ def chain_tracks(flow: np.ndarray, occluded: np.ndarray, foreground: np.ndarray,
 
 def read_views(source: Path, entries: list[dict], names: list[str], K: np.ndarray, depths: np.ndarray) -> Views:
     """Posed images with depth; masks are added by the caller."""
-    images = np.stack([cv2.imread(str(source / e["image"]))[..., ::-1] for e in entries])
+    images = np.stack([read_image(source / e["image"]) for e in entries])
     return Views(
         names=names,
         times=torch.tensor([e["frame"] for e in entries]),
@@ -127,7 +127,7 @@ def read_views(source: Path, entries: list[dict], names: list[str], K: np.ndarra
 
 def read_gray(folder: Path, names: list[str]) -> np.ndarray:
     """(N,H,W) uint8."""
-    return np.stack([cv2.imread(str(folder / f"{name}.png"), cv2.IMREAD_GRAYSCALE) for name in names])
+    return np.stack([decode_image(folder / f"{name}.png") for name in names])
 
 
 def convert(source: Path, destination: Path, queries: int = 6, step: int = 4, covisible_from: int = 5) -> VideoDataset:

@@ -19,7 +19,6 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 
@@ -29,7 +28,7 @@ from som.cameras import Camera
 from som.cameras.geometry import resize_intrinsics
 from som.data.dataset import VideoDataset, Views
 from som.data.folder import write_native
-from som.files import list_images, reduced_size, resize_image, resize_map
+from som.files import decode_image, image_size, list_images, read_image, reduced_size, resize_image, resize_map
 
 INVALID_DEPTH = 65535
 """Written by some recordings of this data set instead of 0."""
@@ -90,7 +89,7 @@ def convert(
     paths, poses = paths[::stride], poses[::stride]
     register = None
     if color_focal is not None:
-        height, width = cv2.imread(str(paths[0])).shape[:2]
+        height, width = image_size(paths[0])
         K_color = np.array([[color_focal, 0, width / 2], [0, color_focal, height / 2], [0, 0, 1]])
         T_color_depth = np.eye(4)
         T_color_depth[0, 3] = color_offset
@@ -129,9 +128,9 @@ def _read_frame(
     source: Path, path: Path, max_side: int | None, depth_unit: float, register: Callable | None
 ) -> tuple[np.ndarray, np.ndarray, tuple[float, float]]:
     """Image, depth in metres, and the (x, y) factor by which both were reduced."""
-    image = cv2.imread(str(path))[..., ::-1]
-    raw = cv2.imread(str(source / "depth" / f"{path.stem}.png"), cv2.IMREAD_UNCHANGED)
-    if raw is None or raw.shape != image.shape[:2]:
+    image = read_image(path)
+    raw = decode_image(source / "depth" / f"{path.stem}.png", "this depth map")
+    if raw.shape != image.shape[:2]:
         raise ValueError(f"{source}/depth/{path.stem}.png: missing or not of the image's size.")
     depth = np.where(raw == INVALID_DEPTH, 0, raw).astype(np.float32) * depth_unit
     if register is not None:
