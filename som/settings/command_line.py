@@ -59,7 +59,7 @@ class Command(Generic[T]):
         default = self.defaults(argv)
         argv = ["--help" if argument == "--help-all" else argument for argument in spell_out(argv, self.options)]
         config = (tyro.conf.FlagConversionOff, tyro.conf.CascadeSubcommandArgs)
-        given = {} if default is None else {"default": default}
+        given: dict[str, Any] = {} if default is None else {"default": default}
         return tyro.cli(self.settings, prog=prog, args=argv, description=self.summary, config=config, **given)
 
     def run(self, argv: Sequence[str], prog: str = "som4d") -> int:
@@ -106,14 +106,14 @@ class Command(Generic[T]):
         return f"usage: {usage}\n\n{about}\n\n{_table(rows)}\n\n{ending}"
 
 
-def subcommands(settings: type) -> dict[str, tuple[type, str]]:
+def subcommands(settings: type) -> dict[str, tuple[Any, str]]:
     """The words (``data:demo``) that choose among several dataclasses of one setting, and what each means."""
     found = {}
     for name, hint in typing.get_type_hints(settings, include_extras=True).items():
         for member in typing.get_args(hint):
-            note = next(iter(getattr(member, "__metadata__", ())), None)
-            if dataclasses.is_dataclass(typing.get_args(member)[0] if note else None) and hasattr(note, "description"):
-                found[f"{name}:{note.name}"] = (typing.get_args(member)[0], note.description)
+            for note in getattr(member, "__metadata__", ()):
+                if dataclasses.is_dataclass(kind := typing.get_args(member)[0]) and hasattr(note, "description"):
+                    found[f"{name}:{note.name}"] = (kind, note.description)
     return found
 
 

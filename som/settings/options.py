@@ -76,10 +76,11 @@ def descriptions(owner: type) -> dict[str, str]:
     """The docstrings under the fields of a dataclass and of its bases."""
     found: dict[str, str] = {}
     for kind in reversed(owner.__mro__[:-1]):
-        body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0].body
-        for field, text in pairwise(body):
-            if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
-                found[field.target.id] = " ".join(str(text.value.value).split())
+        parsed = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
+        for field, text in pairwise(getattr(parsed, "body", [])):
+            match field, text:
+                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(words))):
+                    found[name] = " ".join(words.split())
     return found
 
 

@@ -71,7 +71,7 @@ def _merge(default: T, plain: Any, source: str) -> T:
             known = ", ".join(sorted(hints))
             raise UserError(f"{source}: there is no setting '{key}' here; known are {known}.")
         changes[key] = _convert(hints[key], value, getattr(default, key), f"{source}: {key}")
-    return dataclasses.replace(default, **changes)
+    return dataclasses.replace(default, **changes)  # type: ignore[type-var]
 
 
 def _with_new_names(plain: dict) -> dict:

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,9 +50,9 @@ def open_input(options: InputOptions, **sizing) -> DepthSequence:
     return open_inputs(options, **sizing)[0]
 
 
-def _open(path: Path, options: InputOptions, sizing: dict) -> DepthSequence:
+def _open(path: Path, options: InputOptions, sizing: dict[str, Any]) -> DepthSequence:
     kind = recognise(path).name if options.kind == "auto" else options.kind
-    reader = options.reader.given()
+    reader: dict[str, Any] = options.reader.given()
     given = options.intrinsics is not None or options.fov is not None
     if given and kind in ("folder", "video"):
         reader["K"] = _intrinsics(path, kind, options)
@@ -77,7 +78,7 @@ def _intrinsics(path: Path, kind: str, options: InputOptions) -> np.ndarray:
     if options.intrinsics is not None:
         fx, fy, cx, cy = options.intrinsics
     else:
-        if not 0 < options.fov < 180:
+        if options.fov is None or not 0 < options.fov < 180:
             raise DepthError(f"--fov must lie between 0 and 180 degrees, got {options.fov}.")
         frame = open_sequence(path, kind, start=options.start, end=options.start + 1).recording.frames[0]
         height, width = frame.K_size or frame.size
@@ -86,42 +87,52 @@ def _intrinsics(path: Path, kind: str, options: InputOptions) -> np.ndarray:
     return np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
 
 
-def require_cameras(sequence: DepthSequence) -> None:
-    """Raises DepthError unless intrinsics and poses are known."""
-    require_intrinsics(sequence)
+def known_cameras(sequence: DepthSequence) -> tuple[Float[Tensor, "t 3 3"], Float[Tensor, "t 4 4"]]:
+    """Intrinsics, and world-to-camera poses.
+
+    Raises:
+        DepthError: they are not known.
+    """
+    Ks = known_intrinsics(sequence)
     if sequence.w2cs is None:
         raise DepthError(f"{sequence.name}: camera poses are not known; give a data set with poses.")
+    return Ks, sequence.w2cs
 
 
-def require_intrinsics(sequence: DepthSequence) -> None:
-    """Raises DepthError unless intrinsics are known."""
+def known_intrinsics(sequence: DepthSequence) -> Float[Tensor, "t 3 3"]:
+    """Intrinsics.
+
+    Raises:
+        DepthError: they are not known.
+    """
     if sequence.Ks is None:
         raise DepthError(f"{sequence.name}: the camera's intrinsics are not known; give --intrinsics or --fov.")
+    return sequence.Ks
 
 
 def masks_of(sequence: DepthSequence) -> tuple[Tensor | None, Tensor | None]:
     """(T,H,W) bool: pixels that move, and pixels that may be used; None where there are no such masks."""
-    moving = valid = None
-    frames = range(len(sequence))
-    if sequence.has_moving:
-        moving = torch.stack([sequence.moving(t) for t in frames])
-    if sequence.has_valid:
-        everything = torch.ones(sequence.size, dtype=torch.bool)
-        masks = [sequence.valid(t) for t in frames]
-        valid = torch.stack([everything if mask is None else mask for mask in masks])
-    return moving, valid
+    moving, valid = ([of(t) for t in range(len(sequence))] for of in (sequence.moving, sequence.valid))
+    return (
+        _stacked(moving, torch.zeros(sequence.size, dtype=torch.bool)) if sequence.has_moving else None,
+        _stacked(valid, torch.ones(sequence.size, dtype=torch.bool)) if sequence.has_valid else None,
+    )
 
 
-def road_and_objects(options: MetricOptions, sequence: DepthSequence) -> tuple[Tensor | None, Instances | None]:
+def _stacked(masks: Sequence[Tensor | None], missing: Tensor) -> Tensor:
+    return torch.stack([missing if mask is None else mask for mask in masks])
+
+
+def road_and_objects(options: MetricOptions, sequence: DepthSequence) -> tuple[Tensor, Instances] | None:
     """Road masks (T,H,W) and objects at the size of the images; None where not given.
 
     Raises:
         DepthError: one without the other, or a file that does not fit.
     """
-    if (options.road is None) != (options.objects is None):
+    if options.road is None and options.objects is None:
+        return None
+    if options.road is None or options.objects is None:
         raise DepthError("--road and --objects belong together: the scale comes from objects that stand on the road.")
-    if options.road is None:
-        return None, None
     names = [frame.where if Path(frame.where).suffix else f"{frame.name}.png" for frame in sequence.recording.frames]
     names = [Path(name).name for name in names]
     return read_road(options.road, names, sequence.size), read_instances(options.objects, names, sequence.size)

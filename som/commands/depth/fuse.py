@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from som.commands.depth.common import open_input, read_depth_folder, require_cameras
+from som.commands.depth.common import known_cameras, open_input, read_depth_folder
 from som.commands.depth.options import FuseCommand
 from som.data.sequence import DepthSequence, resize_depth
 from som.depth.errors import DepthError
@@ -23,10 +23,10 @@ def fuse(command: FuseCommand) -> int:
     """
     set_up_process(command.threads)
     sequence = open_input(command.input, max_side=command.max_side, cache_images=True)
-    require_cameras(sequence)
+    Ks, w2cs = known_cameras(sequence)
     depth = _depths(command, sequence)
     options = FusionOptions(min_views=command.min_views, max_depth_error=command.max_depth_error, voxel=command.voxel)
-    cloud = fuse_points(depth, sequence.images(), sequence.Ks, sequence.w2cs, options)
+    cloud = fuse_points(depth, sequence.images(), Ks, w2cs, options)
     if not len(cloud):
         say("error: no pixel is confirmed by other views; nothing was written. Lower --min-views or raise "
             "--max-depth-error.")  # fmt: skip
@@ -42,8 +42,8 @@ def _depths(command: FuseCommand, sequence: DepthSequence) -> Tensor:
         depths, confidences = read_depth_folder(command.depth, sequence.names)
     elif all(sequence.has_depth):
         depths = [sequence.depth(t)[0].numpy() for t in range(len(sequence))]
-        found = [sequence.confidence(t) for t in range(len(sequence))]
-        confidences = None if any(c is None for c in found) else [c.numpy() for c in found]
+        found = [c.numpy() for c in map(sequence.confidence, range(len(sequence))) if c is not None]
+        confidences = found if len(found) == len(sequence) else None
     else:
         raise DepthError(f"{sequence.name} has no depth of every frame; predict it first, or name a folder by --depth.")
     maps = []

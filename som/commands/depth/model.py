@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 
 from som.commands.depth.options import ModelOptions
 from som.depth.errors import DepthError
+from som.depth.estimate.prior import Units
 from som.depth.multiview import MEASUREMENTS, MultiViewConfig, MultiViewNet
 from som.depth.multiview.build import measurement_rule
 from som.depth.networks import DepthNet, NetworkConfig, make_depth_net
@@ -33,7 +35,7 @@ class LoadedModel:
     net: DepthNet | MultiViewNet
     size: tuple[int, int]
     """(height, width) of its images."""
-    units: str
+    units: Units
     """``metric``, ``scene`` or ``relative``; a multi-view network has the unit of the poses."""
     scale: float
     """Factor on its depth."""
@@ -53,21 +55,24 @@ def load_model(options: ModelOptions, device: torch.device) -> LoadedModel | Non
     """
     if options.model is not None and options.weights is not None:
         raise DepthError("give --model or --weights, not both.")
-    if options.model is None and options.weights is None:
-        return None
     if options.scale <= 0:
         raise DepthError(f"--scale must be positive, got {options.scale}.")
-    loaded = _trained(options) if options.model is not None else _published(options)
+    if options.model is not None:
+        loaded = _trained(options, options.model)
+    elif options.weights is not None:
+        loaded = _published(options, options.weights)
+    else:
+        return None
     loaded.net.to(device).eval()
     return loaded
 
 
-def _trained(options: ModelOptions) -> LoadedModel:
-    path = checkpoint_path(options.model) if options.model.is_dir() else options.model
+def _trained(options: ModelOptions, model: Path) -> LoadedModel:
+    path = checkpoint_path(model) if model.is_dir() else model
     checkpoint = load_checkpoint(path)
     if checkpoint.network.get("name") == "mvdepthnet":
         return _trained_multiview(options, path, checkpoint)
-    plain = {key: tuple(v) if isinstance(v, list) else v for key, v in checkpoint.network.items()}
+    plain: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in checkpoint.network.items()}
     try:
         net = make_depth_net(NetworkConfig(**plain))
         net.load_state_dict(checkpoint.depth_net)
@@ -76,7 +81,7 @@ def _trained(options: ModelOptions) -> LoadedModel:
         raise DepthError(f"{path}: does not fit itself ({str(error).splitlines()[0]}); train it anew.") from error
     size = options.height or trained_at[0], options.width or trained_at[1]
     described = f"network {net.config.name} after {checkpoint.step} steps"
-    return LoadedModel(net, size, checkpoint.units, options.scale, checkpoint.pose is not None, described)
+    return LoadedModel(net, size, cast(Units, checkpoint.units), options.scale, checkpoint.pose is not None, described)
 
 
 def _trained_multiview(options: ModelOptions, path: Path, checkpoint: DepthCheckpoint) -> LoadedModel:
@@ -92,23 +97,23 @@ def _trained_multiview(options: ModelOptions, path: Path, checkpoint: DepthCheck
     return LoadedModel(net, size, "scene", options.scale, False, described, rule, options.scene_range)
 
 
-def _published_multiview(options: ModelOptions) -> LoadedModel:
+def _published_multiview(options: ModelOptions, weights: Path) -> LoadedModel:
     net = MultiViewNet(MultiViewConfig(width=1.0, matching="published", num_scales=1, initial_depth=None))
-    say(str(load_weights(net.net, Path(options.weights))))
+    say(str(load_weights(net.net, weights)))
     size = options.height or MULTIVIEW_SIZE[0], options.width or MULTIVIEW_SIZE[1]
-    described = f"mvdepthnet with {options.weights.name}"
+    described = f"mvdepthnet with {weights.name}"
     return LoadedModel(net, size, "scene", options.scale, False, described, scene_range=options.scene_range)
 
 
-def _published(options: ModelOptions) -> LoadedModel:
+def _published(options: ModelOptions, weights: Path) -> LoadedModel:
     if options.network == "mvdepthnet":
-        return _published_multiview(options)
+        return _published_multiview(options, weights)
     span = options.depth_range
     net = make_depth_net(NetworkConfig(options.network, depth_range=span, num_scales=4))
-    report = load_weights(net, Path(options.weights))
+    report = load_weights(net, weights)
     say(str(report))
-    stored = tuple(report.metadata.get(key) for key in ("height", "width"))
-    trained_at = stored if all(isinstance(side, int) for side in stored) else PUBLISHED_SIZE
+    height, width = report.metadata.get("height"), report.metadata.get("width")
+    trained_at = (height, width) if isinstance(height, int) and isinstance(width, int) else PUBLISHED_SIZE
     size = options.height or trained_at[0], options.width or trained_at[1]
-    units = "relative" if options.scale == 1.0 else "metric"
-    return LoadedModel(net, size, units, options.scale, True, f"{options.network} with {options.weights.name}")
+    units: Units = "relative" if options.scale == 1.0 else "metric"
+    return LoadedModel(net, size, units, options.scale, True, f"{options.network} with {weights.name}")

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from som.commands.depth.common import (
     height_priors,
+    known_cameras,
+    known_intrinsics,
     masks_of,
     open_input,
-    require_cameras,
-    require_intrinsics,
     road_and_objects,
     write_depth_pictures,
 )
@@ -26,6 +26,7 @@ from som.commands.depth.options import MetricOptions, PredictCommand, SweepComma
 from som.data.sequence import DepthSequence
 from som.depth.errors import DepthError
 from som.depth.estimate import KINDS, DepthPrior, estimate_depth, predict_depth
+from som.depth.estimate.prior import Units
 from som.depth.estimate.teacher import sweep_config
 from som.depth.metric_scale import metric_scale
 from som.depth.metrics import resize_by_disparity
@@ -91,8 +92,8 @@ def _target(command: PredictCommand, sequence: DepthSequence) -> Path | None:
 
 def _estimate(command: PredictCommand, sequence: DepthSequence, device: torch.device) -> DepthPrior:
     """By sweep and a network of the clip's own."""
-    require_intrinsics(sequence)
-    road, objects = road_and_objects(command.metric, sequence)
+    Ks = known_intrinsics(sequence)
+    road, objects = road_and_objects(command.metric, sequence) or (None, None)
     if objects is not None and command.metric.priors is not None:
         # the priors of the file take the place of the built-in ones
         heights = objects.class_heights(height_priors(command.metric))[0]
@@ -100,7 +101,7 @@ def _estimate(command: PredictCommand, sequence: DepthSequence, device: torch.de
     moving, valid = masks_of(sequence)
     prior = estimate_depth(
         sequence.images(),
-        sequence.Ks,
+        Ks,
         sequence.w2cs,
         moving,
         valid=valid,
@@ -119,22 +120,23 @@ def _estimate(command: PredictCommand, sequence: DepthSequence, device: torch.de
 
 def _distances(options: MetricOptions, sequence: DepthSequence) -> Float[Tensor, "t"] | None:
     """Metres from each frame to the next, by the option's speed or, where poses are not metric, by the data's own."""
+    times = sequence.timestamps
     if options.speed is not None:
-        if sequence.timestamps is None:
+        if times is None:
             raise DepthError("--speed needs the time between frames, but the data does not tell its frame rate.")
         speeds = torch.full((len(sequence),), options.speed)
-    elif sequence.speeds is not None and sequence.w2cs is not None and sequence.world_scale != "metric":
-        speeds = sequence.speeds
-    else:
+    elif sequence.w2cs is None or sequence.world_scale == "metric" or times is None or sequence.speeds is None:
         return None
-    gaps = sequence.timestamps.diff().float()
+    else:
+        speeds = sequence.speeds
+    gaps = times.diff().float()
     return torch.cat([(speeds[1:] + speeds[:-1]) / 2 * gaps, torch.zeros(1)])
 
 
 def _apply(command: PredictCommand, model: LoadedModel, sequence: DepthSequence, device: torch.device) -> DepthPrior:
     """By a given network."""
     if isinstance(model.net, MultiViewNet):
-        return _match(command, model, sequence, device)
+        return _match(command, model, model.net, sequence, device)
     depth, deviation = predict_depth(model.net, sequence.resized(model.size), sequence.size, device, ProgressLine())
     depth = depth * model.scale
     span = None if model.net.config.head == "softplus" else model.net.config.depth_range
@@ -149,34 +151,36 @@ def _apply(command: PredictCommand, model: LoadedModel, sequence: DepthSequence,
     Ks = torch.zeros(len(sequence), 3, 3) if sequence.Ks is None else sequence.Ks
     log = {"method": model.description, "factor": 1.0} | ({} if warning is None else {"warnings": [warning]})
     prior = DepthPrior(depth, confidence, Ks, sequence.w2cs, model.units, log)
-    road, objects = road_and_objects(command.metric, sequence)
-    if road is not None:
-        require_intrinsics(sequence)
-        found = metric_scale(depth, sequence.Ks, road, objects, height_priors(command.metric))
+    given = road_and_objects(command.metric, sequence)
+    if given is not None:
+        found = metric_scale(depth, known_intrinsics(sequence), *given, height_priors(command.metric))
         prior.depth, prior.units = depth * found.scale, "metric"
         prior.scale_log |= {"factor": found.scale, "camera_height": found.camera_height}
     return prior
 
 
-def _match(command: PredictCommand, model: LoadedModel, sequence: DepthSequence, device: torch.device) -> DepthPrior:
+def _match(
+    command: PredictCommand, model: LoadedModel, net: MultiViewNet, sequence: DepthSequence, device: torch.device
+) -> DepthPrior:
     """By a multi-view network: depth in the unit of the poses, with the share of views that agree as confidence."""
     if command.metric.road is not None:
         raise DepthError("--road: mvdepthnet has the scale of its poses; leave --road and --objects out.")
     resized = sequence.resized(model.size)
-    found = predict_views(model.net, resized, model.views, model.scene_range, device, ProgressLine())
+    found = predict_views(net, resized, model.views, model.scene_range, device, ProgressLine())
     depth = resize_by_disparity(found.depth * model.scale, *sequence.size)
     reason = collapse_reason(depth, None, CollapseLimits())
     if reason is not None:
         raise CollapseError(f"no depth to write: {reason}.")
     confidence = torch.nn.functional.interpolate(found.confidence[:, None], sequence.size, mode="bilinear")[:, 0]
-    units = "metric" if sequence.world_scale == "metric" else "scene"
+    units: Units = "metric" if sequence.world_scale == "metric" else "scene"
     log = {"method": model.description, "factor": 1.0}
-    return DepthPrior(depth, confidence.clamp(0, 1), sequence.Ks, sequence.w2cs, units, log)
+    return DepthPrior(depth, confidence.clamp(0, 1), known_intrinsics(sequence), sequence.w2cs, units, log)
 
 
 def _write(command: PredictCommand, sequence: DepthSequence, prior: DepthPrior, target: Path | None) -> None:
     source = {key: value for key, value in prior.scale_log.items() if value is not None}
     if target is None:
+        assert command.output is not None  # one of the two is given
         write_depth_folder(
             command.output,
             sequence.names,
@@ -186,7 +190,7 @@ def _write(command: PredictCommand, sequence: DepthSequence, prior: DepthPrior, 
             source,
             png_unit=command.png_unit,
         )
-        if source.get("poses_refined"):
+        if source.get("poses_refined") and prior.w2c is not None:
             poses = io.BytesIO()
             np.save(poses, prior.w2c.numpy())
             write_bytes(command.output / "w2c.npy", poses.getvalue())
@@ -221,14 +225,14 @@ def sweep(command: SweepCommand) -> int:
     set_up_process(command.threads)
     device = choose_device(command.device)
     sequence = open_input(command.input, max_side=command.max_side, cache_images=True)
-    require_cameras(sequence)
+    Ks, w2cs = known_cameras(sequence)
     moving, valid = masks_of(sequence)
     ignored = moving if valid is None else ~valid if moving is None else moving | ~valid
     progress = ProgressLine()
     found = plane_sweep(
         sequence.images().to(device),
-        sequence.Ks,
-        sequence.w2cs,
+        Ks,
+        w2cs,
         sweep_config(command.sweep),
         ignored,
         progress,

@@ -39,7 +39,7 @@ def score(command: ScoreCommand) -> int:
         raise DepthError("--depth belongs to one video; give one with --data.")
     evaluations = {scale: DepthEvaluation(command.protocol, scale, "skip") for scale in command.scales}
     known = sum(sum(sequence.has_depth) for sequence in sequences)
-    shown = set(spread(known, command.pictures)) if command.output is not None else set()
+    shown = set(spread(known, command.pictures))
     number = 0
     for sequence in sequences:
         for t, predicted in _predictions(command, model, sequence, device):
@@ -47,7 +47,7 @@ def score(command: ScoreCommand) -> int:
             valid = _static(sequence, t, target.shape) if command.static_only else None
             for evaluation in evaluations.values():
                 evaluation.add(predicted, target, valid, f"{sequence.name}/{sequence.names[t]}")
-            if number in shown:
+            if command.output is not None and number in shown:
                 picture = _picture(sequence, t, predicted, target, valid)
                 write_image(command.output / "errors" / f"{number:05d}.png", picture)
             number += 1
@@ -70,10 +70,11 @@ def _predictions(
     frames = [t for t, known in enumerate(sequence.has_depth) if known]
     if not frames:
         raise DepthError(f"{sequence.name}: has no true depth to score against.")
-    if model is None:
+    if command.depth is not None:
         depths, _ = read_depth_folder(command.depth, [sequence.names[t] for t in frames])
         yield from zip(frames, map(torch.from_numpy, depths), strict=True)
         return
+    assert model is not None  # one of the two is given
     resized = sequence.resized(model.size)
     if isinstance(model.net, MultiViewNet):
         if command.flip:

@@ -128,10 +128,10 @@ def make_trainer(
         _fill(pose_net, command.pose_weights, "pose_net")
     annotate = None
     if config.weights.rough_height or config.weights.camera_height:
-        road, objects = road_and_objects(command.metric, sequences[0])
-        if road is None or len(sequences) > 1:
+        given = road_and_objects(command.metric, sequences[0])
+        if given is None or len(sequences) > 1:
             raise DepthError("the metric terms need --road and --objects of one video.")
-        annotate = RoadAnnotations(sequences[0], road, objects, height_priors(command.metric))
+        annotate = RoadAnnotations(sequences[0], *given, height_priors(command.metric))
     dataset = make_dataset(config, sequences, network.initial_depth, together(annotate, labels), with_depth)
     return DepthTrainer(
         config,
@@ -152,19 +152,22 @@ def _multiview_trainer(
     if command.pose_weights is not None:
         raise DepthError("--pose-weights: mvdepthnet takes the poses as they are, without a pose network.")
 
+    weights = command.weights
+
     def fill(net: MultiViewNet) -> None:
-        ours = command.weights.suffix == ".ckpt" or (command.weights / "checkpoints").is_dir()
+        assert weights is not None
+        ours = weights.suffix == ".ckpt" or (weights / "checkpoints").is_dir()
         if not ours and net.config.matching != "published":
             raise DepthError(
-                f"{command.weights}: published weights need network.matching published and network.width 1, "
+                f"{weights}: published weights need network.matching published and network.width 1, "
                 f"got {net.config.matching} and {net.config.width:g}."
             )
-        _fill(net if ours else net.net, command.weights, "depth_net")
+        _fill(net if ours else net.net, weights, "depth_net")
 
     return make_multiview_trainer(
         command.training,
         sequences,
-        None if command.weights is None else fill,
+        None if weights is None else fill,
         ProgressLine(),
         work_dir=command.work_dir,
         device=device,

@@ -14,7 +14,7 @@ from som.depth.data.dataset import DepthDataset
 from som.depth.errors import DepthError
 from som.depth.networks import DepthNet, NetworkConfig, PoseNet, make_depth_net, make_pose_net
 from som.depth.sweep import SweepConfig, estimate_range
-from som.depth.training.config import DepthTrainingConfig
+from som.depth.training.config import DepthTrainingConfig, Pose
 from som.depth.training.sources import source_rule
 
 DEFAULT_RANGE = (0.1, 100.0)
@@ -37,7 +37,7 @@ def needs_poses(config: DepthTrainingConfig) -> bool:
     )
 
 
-def resolve_pose(config: DepthTrainingConfig, sequences: Sequence[DepthSequence]) -> str:
+def resolve_pose(config: DepthTrainingConfig, sequences: Sequence[DepthSequence]) -> Pose:
     """``given``, or the pose network's name.
 
     Raises:

@@ -8,6 +8,8 @@ from typing import Literal
 
 from som.depth.errors import DepthError
 
+Pose = Literal["auto", "given", "resnet18", "resnet50", "cnn", "packnet"]
+
 
 @dataclass
 class NetworkOptions:
@@ -108,7 +110,7 @@ class DepthTrainingConfig:
 
     network: NetworkOptions = field(default_factory=NetworkOptions)
     """The depth network."""
-    pose: Literal["auto", "given", "resnet18", "resnet50", "cnn", "packnet"] = "auto"
+    pose: Pose = "auto"
     """Relative poses: from the data, or by a network. auto: from the data where it has poses, else ``resnet18``."""
     pose_style: Literal["monodepth2", "sc", "packnet"] = "monodepth2"
     """Whose conventions a ResNet pose network follows; matters for loading published weights."""
