@@ -32,7 +32,7 @@ def invert_se3(T: Float[Tensor, "*b 4 4"]) -> Float[Tensor, "*b 4 4"]:
     return torch.cat([torch.cat([R_inv, t_inv], dim=-1), bottom], dim=-2)
 
 
-def transform_points(T_b_a: Float[Tensor, "*b 4 4"], points: Float[Tensor, "*b n 3"]) -> Float[Tensor, "*b n 3"]:
+def transform_points(T_b_a: Float[Tensor, "*#b 4 4"], points: Float[Tensor, "*#b n 3"]) -> Float[Tensor, "*#b n 3"]:
     """Maps points from frame a into frame b; the leading dimensions broadcast."""
     return points @ T_b_a[..., :3, :3].transpose(-1, -2) + T_b_a[..., None, :3, 3]
 
@@ -57,8 +57,8 @@ def unproject_to_world(
 
 
 def project(
-    points_cam: Float[Tensor, "*b n 3"], K: Float[Tensor, "*b 3 3"], min_depth: float = 1e-5
-) -> tuple[Float[Tensor, "*b n 2"], Float[Tensor, "*b n"]]:
+    points_cam: Float[Tensor, "*#b n 3"], K: Float[Tensor, "*#b 3 3"], min_depth: float = 1e-5
+) -> tuple[Float[Tensor, "*#b n 2"], Float[Tensor, "*#b n"]]:
     """Perspective projection of camera-frame points.
 
     Returns:
@@ -73,8 +73,11 @@ def project(
 
 
 def project_from_world(
-    points: Float[Tensor, "*b n 3"], K: Float[Tensor, "*b 3 3"], w2c: Float[Tensor, "*b 4 4"], min_depth: float = 1e-5
-) -> tuple[Float[Tensor, "*b n 2"], Float[Tensor, "*b n"]]:
+    points: Float[Tensor, "*#b n 3"],
+    K: Float[Tensor, "*#b 3 3"],
+    w2c: Float[Tensor, "*#b 4 4"],
+    min_depth: float = 1e-5,
+) -> tuple[Float[Tensor, "*#b n 2"], Float[Tensor, "*#b n"]]:
     """``project`` after moving world points into the camera frame."""
     return project(transform_points(w2c, points), K, min_depth)
 

@@ -30,7 +30,7 @@ from som.evaluation.metrics.image import WINDOW_SIZE
 from som.evaluation.panels import ViewPanels
 from som.evaluation.report import EvaluationReport, write_csv, write_json
 from som.evaluation.tracks import evaluate_tracks, evenly_spread
-from som.scene import DynamicScene, SceneRender
+from som.scene import DynamicScene, Picture, SceneRender
 
 DEFINITIONS = {
     "psnr": "-10 log10 of the mean squared error, RGB in [0, 1]; null for identical images (infinite)",
@@ -170,29 +170,27 @@ def render_views(scene: DynamicScene, views: Views, config: EvaluationConfig) ->
     )
 
 
-def view_of_render(render: SceneRender, index: int, scale: float) -> SceneRender:
-    """One view of a batch without its leading dimension: colours in [0, 1], depth in world units."""
-    return replace(
-        render,
+def view_of_render(render: SceneRender, index: int, scale: float) -> Picture:
+    """One view of a batch: colours in [0, 1], depth in world units."""
+    return Picture(
         rgb=render.rgb[index].clamp(0, 1),
         alpha=render.alpha[index],
-        foreground=render.foreground[index],
         depth=render.depth[index] * scale,
+        foreground=render.foreground[index],
         tracks=None,
-        info={},
     )
 
 
 def score_view(
-    render: SceneRender, view: Views, dataset: VideoDataset, lpips: LPIPS, config: EvaluationConfig
+    picture: Picture, view: Views, dataset: VideoDataset, lpips: LPIPS, config: EvaluationConfig
 ) -> dict[str, float]:
     """All values of one view.
 
     Args:
-        render: from :func:`view_of_render`.
+        picture: from :func:`view_of_render`.
         view: one view, in world units.
     """
-    device = render.rgb.device
+    device = picture.rgb.device
     target = view.images[0].to(device).float() / 255
     valid = view.valid[0].to(device)
     foreground = None if view.foreground is None else view.foreground[0].to(device)
@@ -205,13 +203,13 @@ def score_view(
         regions["_covisible"] = valid & view.covisible[0].to(device)
     values: dict[str, float] = {}
     for suffix, mask in regions.items():
-        values |= {k + suffix: v for k, v in _image_scores(render.rgb, target, mask, lpips).items()}
+        values |= {k + suffix: v for k, v in _image_scores(picture.rgb, target, mask, lpips).items()}
     if view.covisible is not None and min(valid.shape) >= WINDOW_SIZE:
-        values["ssim_covisible_dycheck"] = float(masked_ssim(render.rgb, target, regions["_covisible"]))
+        values["ssim_covisible_dycheck"] = float(masked_ssim(picture.rgb, target, regions["_covisible"]))
     if view.depths is not None:
-        values |= _depth_scores(render.depth, view.depths[0].to(device), valid, dataset, config)
+        values |= _depth_scores(picture.depth, view.depths[0].to(device), valid, dataset, config)
     if foreground is not None:
-        values["mask_iou"] = float(mask_iou(render.foreground > 0.5, foreground, view.valid[0].to(device)))
+        values["mask_iou"] = float(mask_iou(picture.foreground > 0.5, foreground, view.valid[0].to(device)))
     return values
 
 

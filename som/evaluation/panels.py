@@ -12,7 +12,7 @@ from som.evaluation.config import EvaluationConfig
 from som.evaluation.tracks import evenly_spread
 from som.files import write_image
 from som.rendering.video import colorize_depth, colorize_error, depth_range, side_by_side, to_uint8
-from som.scene import DynamicScene, SceneRender
+from som.scene import DynamicScene, Picture
 
 NUM_RANGE_VIEWS = 8
 
@@ -26,14 +26,14 @@ class ViewPanels:
             folder.mkdir(parents=True, exist_ok=True)
         self._near, self._far = scene_depth_range(scene, views)
 
-    def write(self, view: Views, render: SceneRender) -> None:
-        """Args: one view, and its render in world units without leading dimension."""
+    def write(self, view: Views, picture: Picture) -> None:
+        """Args: one view, and what the scene shows there."""
         name = f"{view.names[0]}.png"
-        rgb, truth = to_uint8(render.rgb), view.images[0].numpy()
+        rgb, truth = to_uint8(picture.rgb), view.images[0].numpy()
         valid = view.valid[0].numpy()
-        error = np.abs(render.rgb.cpu().numpy() - truth / 255).mean(-1)
+        error = np.abs(picture.rgb.cpu().numpy() - truth / 255).mean(-1)
         error_map = np.where(valid[..., None], colorize_error(error), 0).astype(np.uint8)
-        depth = colorize_depth(render.depth.cpu().numpy(), self._near, self._far, render.alpha.cpu().numpy())
+        depth = colorize_depth(picture.depth.cpu().numpy(), self._near, self._far, picture.alpha.cpu().numpy())
         write_image(self._folders["renders"] / name, rgb)
         write_image(self._folders["ground_truth"] / name, truth)
         write_image(self._folders["side_by_side"] / name, side_by_side(rgb, truth, error_map, depth))

@@ -26,7 +26,6 @@ from som.scene import DynamicScene
 logger = logging.getLogger(__name__)
 
 
-
 @torch.no_grad()
 def render_videos(
     scene: DynamicScene,

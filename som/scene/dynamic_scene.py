@@ -153,7 +153,9 @@ class DynamicScene(nn.Module):
         features = torch.cat([torch.cat([c, c.new_full((len(c), 1), flag)], 1) for c, flag in colors])
         return means, quats, scales, opacities, features.expand(B, -1, -1)
 
-    def _track_features(self, positions: Float[Tensor, "b n g 3"], parts: tuple[str, ...]) -> Float[Tensor, "b g c"]:
+    def _track_features(
+        self, positions: Float[Tensor, "b n moving 3"], parts: tuple[str, ...]
+    ) -> Float[Tensor, "b g c"]:
         """Positions at the track times, (B, G, 3 N); the background stays where it is."""
         B, N = positions.shape[:2]
         rows = []

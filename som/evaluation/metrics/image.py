@@ -14,7 +14,9 @@ C2 = 0.03**2
 
 
 def psnr(
-    pred: Float[Tensor, "*b h w 3"], target: Float[Tensor, "*b h w 3"], mask: Bool[Tensor, "*b h w"] | None = None
+    pred: Float[Tensor, "*b h w 3"],
+    target: Float[Tensor, "*b h w 3"],
+    mask: Bool[Tensor, "*b h w"] | Float[Tensor, "*b h w"] | None = None,
 ) -> Float[Tensor, "*b"]:
     """Peak signal-to-noise ratio in dB of each image: -10 log10 of the mean squared error over the mask's pixels.
 
