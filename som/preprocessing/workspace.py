@@ -144,7 +144,7 @@ class Workspace:
         for i, name in enumerate(self.frames.names):
             if not cameras.registered[i]:
                 continue
-            entry = frame_entry(name, i, tuple(self.frames.size), cameras.K[i], cameras.w2c[i])
+            entry = frame_entry(name, i, self.frames.size, cameras.K[i], cameras.w2c[i])
             if self.foreground is not None:
                 entry["foreground_path"] = f"foreground/{name}.png"
             frames.append(entry)
