@@ -43,17 +43,17 @@ def validate(run: ValidationRun) -> int:
     from som.evaluation.evaluate import evaluate
     from som.evaluation.report import print_report
     from som.evaluation.videos import render_videos
-    from som.runs.progress import ProgressLine
+    from som.runs.progress import shown_messages
     from som.scene.checkpoint import load_checkpoint
 
     set_up_process(run.threads)
     device = choose_device(run.device)
     checkpoint = load_checkpoint(find_checkpoint(run.work_dir, run.model))
     data = run.data if run.data is not None else recorded_run(run.work_dir).data
-    dataset = load_dataset(data)
     output = run.output or run.work_dir / "val" / f"step_{checkpoint.step:06d}"
     scene = checkpoint.scene.to(device).eval()
-    with ProgressLine() as progress:
+    with shown_messages(COMMAND.render) as progress:
+        dataset = load_dataset(data)
         report = evaluate(
             scene, dataset, output=output, config=run.evaluation, step=checkpoint.step, progress=progress
         )
