@@ -121,8 +121,8 @@ def open_sequence(
     frames = frames[chosen]
     frames[0].read_image()
     for frame in frames:
-        if frame.w2c is not None:  # files round rotations
-            frame.w2c = np.linalg.inv(rigid(np.linalg.inv(frame.w2c), frame.where))
+        if frame.w2c is not None and not np.allclose(frame.w2c[:3, :3] @ frame.w2c[:3, :3].T, np.eye(3), 0, 1e-12):
+            frame.w2c = np.linalg.inv(rigid(np.linalg.inv(frame.w2c), frame.where))  # files round rotations
         if moving is not None:
             file = require_file(Path(moving) / f"{frame.name}.png", "this mask", "write one for every frame")
             frame.moving = partial(read_mask, file)

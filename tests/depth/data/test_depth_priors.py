@@ -61,8 +61,8 @@ def test_reads_what_the_scene_reads(folder):
     assert recognise(folder).name == "native"
     sequence, scene = open_sequence(folder), read_native(folder).train
     assert sequence.names == scene.names == ["00000", "00001", "00002", "00003"]
-    torch.testing.assert_close(sequence.Ks, scene.Ks)
-    torch.testing.assert_close(sequence.w2cs, scene.w2cs)
+    torch.testing.assert_close(sequence.Ks, scene.cameras.K)
+    torch.testing.assert_close(sequence.w2cs, scene.cameras.w2c)
     assert torch.equal((sequence.images() * 255).round().byte().permute(0, 2, 3, 1), scene.images)
     assert torch.equal(torch.stack([sequence.moving(t) for t in range(4)]), scene.foreground)
     assert sequence.timestamps.tolist() == pytest.approx([0, 0.1, 0.2, 0.3])
