@@ -10,7 +10,7 @@ from torch import Tensor
 
 import som
 from som.data.config import DemoData
-from som.training.objective import StepContext
+from som.training.context import StepContext
 from som.training.trainer import StepReport
 
 

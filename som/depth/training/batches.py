@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -59,7 +60,7 @@ def load_batches(
     dataset: DepthDataset, plan: BatchPlan, start: int, stop: int, workers: int, device: torch.device
 ) -> Iterator[Batch]:
     """This process' micro batches of the steps start ... stop - 1, on the device."""
-    options = {"persistent_workers": True, "prefetch_factor": 4} if workers else {}
+    options: dict[str, Any] = {"persistent_workers": True, "prefetch_factor": 4} if workers else {}
     loader = DataLoader(
         dataset,
         batch_sampler=list(plan.from_step(start, stop)),

@@ -16,6 +16,7 @@ from som.depth.networks import DepthNet, NetworkConfig, PoseNet, make_depth_net,
 from som.depth.sweep import SweepConfig, estimate_range
 from som.depth.training.config import DepthTrainingConfig, Pose
 from som.depth.training.sources import source_rule
+from som.runs.device import seeded
 
 DEFAULT_RANGE = (0.1, 100.0)
 """Depth range of Monodepth2 and SC-SfMLearner, for a scale that is free."""
@@ -89,12 +90,13 @@ def swept_range(sequence: DepthSequence) -> tuple[float, float]:
     Raises:
         DepthError: the camera does not move enough to tell.
     """
-    frames = range(min(len(sequence), RANGE_FRAMES))
-    moving = torch.stack([sequence.moving(t) for t in frames]) if sequence.has_moving else None
-    chosen = list(frames)
-    return estimate_range(
-        sequence.images(chosen), sequence.Ks[chosen].double(), sequence.w2cs[chosen].double(), moving, SweepConfig()
-    )
+    if sequence.Ks is None or sequence.w2cs is None:
+        raise DepthError(f"{sequence.name}: a depth range is found by intrinsics and poses, which are not known.")
+    chosen = list(range(min(len(sequence), RANGE_FRAMES)))
+    masks = [mask for t in chosen if (mask := sequence.moving(t)) is not None]
+    moving = torch.stack(masks) if masks else None
+    K, w2c = sequence.Ks[chosen].double(), sequence.w2cs[chosen].double()
+    return estimate_range(sequence.images(chosen), K, w2c, moving, SweepConfig())
 
 
 def network_config(
@@ -126,6 +128,8 @@ def network_config(
         span = (span[0], FINITE_FAR * span[0])  # these heads spread their bins over the range
     if initial is not None and not span[0] < initial < span[1]:
         initial = math.sqrt(span[0] * min(span[1], 1e6))
+    if options.name == "mvdepthnet":
+        raise DepthError("mvdepthnet is made by som.depth.multiview, not from single images.")
     return NetworkConfig(
         name=options.name,
         head=options.head,
@@ -141,14 +145,15 @@ def _thinned(values: Tensor, most: int = 1_000_000) -> Tensor:
     return values if len(values) <= most else values[:: len(values) // most + 1]
 
 
-def make_networks(config: DepthTrainingConfig, network: NetworkConfig, pose: str) -> tuple[DepthNet, PoseNet | None]:
+def make_networks(
+    config: DepthTrainingConfig, network: NetworkConfig, pose: Pose
+) -> tuple[DepthNet, PoseNet | None]:
     """Networks with the random weights of the configuration's seed; torch's own generator is left as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
+    with seeded(config.seed, torch.device("cpu")):
         depth_net = make_depth_net(network)
         pose_net = None
         if pose != "given" and needs_poses(config):
-            style = {"cnn": "monodepth2", "packnet": "packnet"}.get(pose, config.pose_style)
+            style = "monodepth2" if pose == "cnn" else "packnet" if pose == "packnet" else config.pose_style
             pose_net = make_pose_net(pose, style=style, num_sources=config.num_sources)
     return depth_net, pose_net
 

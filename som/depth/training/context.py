@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 from jaxtyping import Float
 from torch import Tensor
@@ -11,6 +12,8 @@ from som.depth.networks import DepthNet, DepthOutput
 from som.depth.training.batches import Batch
 from som.depth.training.config import DepthTrainingConfig
 from som.depth.training.metric import HeightState
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -23,14 +26,26 @@ class StepContext:
     output: DepthOutput
     depths: list[Float[Tensor, "b 1 h w"]]
     """Depth of the targets by every scale, at full size."""
-    source_depths: Float[Tensor, "b s 1 h w"] | None
+    predicted_source_depths: Float[Tensor, "b s 1 h w"] | None
     """Depth of the sources, where a term compares it."""
-    T_src_tgt: Float[Tensor, "b s 4 4"] | None
-    T_tgt_src: Float[Tensor, "b s 4 4"] | None
+    motion: tuple[Float[Tensor, "b s 4 4"], Float[Tensor, "b s 4 4"]] | None
+    """Relative poses target to sources, and sources to target, where a term needs them."""
     valid: Float[Tensor, "b n 1 h w"]
     """1 where a pixel of the target (n = 0) and the sources takes part in self-supervision."""
     heights: HeightState
     """What is known of the camera's height, and the epoch."""
+
+    @property
+    def source_depths(self) -> Float[Tensor, "b s 1 h w"]:
+        return _asked_for(self.predicted_source_depths)
+
+    @property
+    def T_src_tgt(self) -> Float[Tensor, "b s 4 4"]:
+        return _asked_for(self.motion)[0]
+
+    @property
+    def T_tgt_src(self) -> Float[Tensor, "b s 4 4"]:
+        return _asked_for(self.motion)[1]
 
     @property
     def target(self) -> Float[Tensor, "b 3 h w"]:
@@ -44,3 +59,10 @@ class StepContext:
         """Something of the targets (B,...) beside each of their sources (B*S,...)."""
         S = self.batch["images"].shape[1] - 1
         return x[:, None].expand(len(x), S, *x.shape[1:]).flatten(0, 1)
+
+
+def _asked_for(value: T | None) -> T:
+    """The objective predicts only what its active terms look at; a term that looks at more is a mistake of ours."""
+    if value is None:
+        raise ValueError("this term is not listed among those that need sources or poses.")
+    return value

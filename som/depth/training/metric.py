@@ -85,15 +85,16 @@ class MetricTerms:
         measured = measure_frames(depths[0], K, road, ids, known, heights.frame)
         heights.seen.append(height_candidates(measured))
         # the rough loss believes the label and leaves out what contradicts it
-        status = apply_horizon_test(measured, heights.value(), heights.frame)
+        height = heights.value()
+        status = apply_horizon_test(measured, height, heights.frame)
         used = torch.where(status == ObjectStatus.USED, known, torch.zeros_like(known))
         values, factors = {}, {}
         if "rough_height" in active:
             terms = [rough_height_loss(depth, ids, used, measured.height_per_depth) for depth in depths]
             values["rough_height"] = torch.stack(terms).mean()
             factors["rough_height"] = heights.schedule.rough(heights.progress)
-        if "camera_height" in active and heights.value() is not None:
-            terms = [camera_height_loss(depth, K, road, heights.value()) for depth in depths]
+        if "camera_height" in active and height is not None:
+            terms = [camera_height_loss(depth, K, road, height) for depth in depths]
             values["camera_height"] = torch.stack(terms).mean()
             factors["camera_height"] = heights.schedule.fine(heights.progress)
         return values, factors

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -36,7 +37,7 @@ def photometric(context: StepContext, masks: Tensor | None) -> Tensor:
     config, K = context.config, context.batch["K"]
     target, sources = context.target, context.sources
     road = context.batch.get("road")
-    options = {
+    options: dict[str, Any] = {
         "identity": identity_errors(target, sources) if config.auto_mask else None,
         "weights": masks,
         "valid": context.valid[:, 0],
@@ -54,10 +55,13 @@ def pair_values(context: StepContext) -> tuple[Tensor, Tensor]:
     The sources are averaged, not summed, so that a weight means the same for any number of them.
     """
     K = context.batch["K"]
-    a = (context.pairs(context.target), context.pairs(context.depths[0]), context.pairs(K[:, 0]))
-    b = (context.sources.flatten(0, 1), context.source_depths.flatten(0, 1), K[:, 1:].flatten(0, 1))
     loss = pair_loss(
-        *(part for both in zip(a, b, strict=True) for part in both),
+        context.pairs(context.target),
+        context.sources.flatten(0, 1),
+        context.pairs(context.depths[0]),
+        context.source_depths.flatten(0, 1),
+        context.pairs(K[:, 0]),
+        K[:, 1:].flatten(0, 1),
         context.T_src_tgt.flatten(0, 1),
         context.T_tgt_src.flatten(0, 1),
         valid_a=context.pairs(context.valid[:, 0]),
@@ -81,10 +85,14 @@ def geometry(context: StepContext) -> tuple[Tensor, Float[Tensor, "b s h w"]]:
 def smoothness(context: StepContext) -> Tensor:
     """Edge-aware smoothness of every scale's disparity against the image at that scale, halved with the scale."""
     form = context.config.smoothness_form
-    losses = {"first": edge_aware_smoothness, "second": second_order_smoothness, "geonet": geonet_smoothness}
+    losses: dict[str, Callable[..., Tensor]] = {
+        "first": edge_aware_smoothness,
+        "second": second_order_smoothness,
+        "geonet": geonet_smoothness,
+    }
     total = context.target.new_zeros(())
     for scale, disparity in enumerate(context.output.disparities):
-        image = F.adaptive_avg_pool2d(context.target, disparity.shape[-2:])
+        image = F.adaptive_avg_pool2d(context.target, (disparity.shape[-2], disparity.shape[-1]))
         total = total + losses[form](disparity, image) / 2**scale
     return total / len(context.output.disparities)
 
@@ -142,7 +150,7 @@ class DepthObjective(nn.Module):
         context = self._predict(batch, heights)
         values = self._self_supervised(context)
         values |= {name: TERMS[name](context) for name in self.active if name in TERMS}
-        factors = {}
+        factors: dict[str, float] = {}
         if self._uses("rough_height", "camera_height"):
             metric, factors = self.metric(context.depths, batch, heights, self.active)
             values |= metric
@@ -171,17 +179,13 @@ class DepthObjective(nn.Module):
         B, N, _, H, W = inputs.shape
         output, source_depths = self._depth(batch, wants_sources)
         depths = [1 / disparity for disparity in upsample_to(output.disparities, (H, W))]
-        T_src_tgt = T_tgt_src = None
-        if self._uses(*MOVED):
-            T_src_tgt, T_tgt_src = self._poses(batch, output)
+        motion = self._poses(batch, output) if self._uses(*MOVED) else None
         valid = torch.ones((B, N, 1, H, W), device=inputs.device)
         if "valid" in batch:
             valid = valid * batch["valid"][:, :, None]
         if config.mask_moving and "moving" in batch:
             valid = valid * ~batch["moving"][:, :, None]
-        return StepContext(
-            config, batch, self.depth_net, output, depths, source_depths, T_src_tgt, T_tgt_src, valid, heights
-        )
+        return StepContext(config, batch, self.depth_net, output, depths, source_depths, motion, valid, heights)
 
     def _depth(self, batch: Batch, with_sources: bool) -> tuple[DepthOutput, Tensor | None]:
         """Prediction for the targets, and the depth of the sources, from one pass."""
@@ -224,8 +228,9 @@ class DepthObjective(nn.Module):
 def _first(output: DepthOutput, count: int) -> DepthOutput:
     """The prediction for the first ``count`` images."""
 
-    def cut(maps: list[Tensor] | None) -> list[Tensor] | None:
-        return None if maps is None else [m[:count] for m in maps]
+    def cut(maps: list[Tensor]) -> list[Tensor]:
+        return [m[:count] for m in maps]
 
+    logits = None if output.logits is None else cut(output.logits)
     deviation = None if output.deviation is None else output.deviation[:count]
-    return DepthOutput(cut(output.depths), cut(output.disparities), cut(output.logits), deviation)
+    return DepthOutput(cut(output.depths), cut(output.disparities), logits, deviation)

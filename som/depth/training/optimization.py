@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,11 +31,12 @@ def rate_factor(config: DepthTrainingConfig, progress: float) -> float:
 
 def make_optimizer(config: DepthTrainingConfig, depth_net: nn.Module, pose_net: nn.Module | None) -> torch.optim.Adam:
     """Adam with one group for each network."""
-    groups = [{"params": list(depth_net.parameters()), "base": config.learning_rate}]
+    first = list(depth_net.parameters())
+    groups: list[dict[str, Any]] = [{"params": first, "base": config.learning_rate}]
     if pose_net is not None:
         base = config.pose_learning_rate or config.learning_rate
         # a pose net may share its encoder with the depth net
-        own = {id(p) for p in groups[0]["params"]}
+        own = {id(p) for p in first}
         groups.append({"params": [p for p in pose_net.parameters() if id(p) not in own], "base": base})
     return torch.optim.Adam(groups, lr=config.learning_rate, fused=True)
 
@@ -60,6 +62,7 @@ class RunningStatistics:
             for part in module.modules()
             if isinstance(part, norms) and part.track_running_stats
             for buffer in (part.running_mean, part.running_var)
+            if buffer is not None
         ]
 
     @contextmanager
@@ -73,8 +76,8 @@ class RunningStatistics:
 class _Average:
     def __init__(self, buffers: list[Tensor]):
         self.buffers = buffers
-        self.start = _flat(buffers).clone() if buffers else None
-        self.sum = torch.zeros_like(self.start) if buffers else None
+        self.start = _flat(buffers)
+        self.sum = torch.zeros_like(self.start)
         self.begun = 0
 
     def micro_batch(self) -> None:
@@ -91,7 +94,7 @@ class _Average:
 
 
 def _flat(buffers: list[Tensor]) -> Tensor:
-    return torch.cat([buffer.flatten() for buffer in buffers])
+    return torch.cat([buffer.flatten() for buffer in buffers]) if buffers else torch.zeros(0)
 
 
 def _unflatten(values: Tensor, buffers: list[Tensor]) -> None:

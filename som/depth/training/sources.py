@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -18,7 +20,9 @@ def time_offsets(count: int, step: int) -> tuple[int, ...]:
     return tuple((-1 if k % 2 == 0 else 1) * (k // 2 + 1) * step for k in range(count))
 
 
-def rule_name(config: DepthTrainingConfig) -> str:
+def rule_name(
+    config: DepthTrainingConfig,
+) -> Literal["consecutive", "offset", "baseline", "overlap", "two_view"]:
     """The rule that chooses the sources, with ``auto`` resolved."""
     if config.sources != "auto":
         return config.sources
@@ -40,7 +44,7 @@ def source_frames(
         DepthError: the rule needs poses, intrinsics or a depth that are not known.
     """
     name = rule_name(config)
-    if name in ("consecutive", "offset"):
+    if name == "consecutive" or name == "offset":
         step = config.source_offset if name == "offset" else 1
         offsets = time_offsets(config.num_sources, step)
         chosen = choose_sources(SourceConfig("index", offsets=offsets), len(sequence))

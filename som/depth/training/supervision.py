@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -46,7 +48,7 @@ def supervised_loss(
         return multiscale_inverse_depth_loss(output.disparities, known, weights) / len(depths)
     if form == "head":
         return _head_loss(net, output, known, weights)
-    losses = {
+    losses: dict[str, Callable[..., Tensor]] = {
         "log": sparse_log_loss,
         "silog": silog_loss,
         "scale_invariant": scale_invariant_loss,
@@ -58,6 +60,8 @@ def supervised_loss(
 
 def _head_loss(net: DepthNet, output: DepthOutput, known: Tensor, weights: Tensor | None) -> Tensor:
     """Cross entropy of the distribution that the head predicts at full size."""
+    if output.logits is None:
+        raise DepthError("supervision head needs network.head ddv or dorn, which predict a distribution.")
     head, logits = net.head, output.logits[0].float()
     if isinstance(head, VolumeHead):
         return plane_cross_entropy(logits, known, head.plane_disparities(logits), weights)

@@ -91,15 +91,13 @@ class DepthTrainer:
             processes.rank,
             processes.count,
         )
-        self._wrapped = self.objective
-        if processes.count > 1:
-            self._wrapped = DistributedDataParallel(self.objective)
+        self._parallel = DistributedDataParallel(self.objective) if processes.count > 1 else None
 
     def _use_channels_last(self) -> None:
         if self.config.channels_last:
             for module in self.objective.modules():
                 if isinstance(module, torch.nn.Conv2d):
-                    module.to(memory_format=torch.channels_last)
+                    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def train(self, callback: Callback | None = None, stop: Stop | None = None) -> None:
         """Runs from the current step to the end, writing checkpoints.
@@ -147,9 +145,9 @@ class DepthTrainer:
                 statistics.micro_batch()
                 # everything random is a function of seed, step and micro batch
                 seed = (config.seed * 1_000_003 + self.step) * 4099 + number
-                wait = self.processes.count > 1 and k < count - 1
-                with seeded(seed, self.device), self._wrapped.no_sync() if wait else nullcontext():
-                    terms = self._wrapped(next(batches), self.heights)
+                forward, wait = self._parallel or self.objective, k < count - 1
+                with seeded(seed, self.device), self._parallel.no_sync() if self._parallel and wait else nullcontext():
+                    terms = forward(next(batches), self.heights)
                     self.scaler.scale(terms["loss"] / count).backward()
                 for name, value in terms.items():
                     values[name] = values.get(name, 0.0) + value.detach() / count
@@ -197,8 +195,9 @@ class DepthTrainer:
         if "photometric" in values and "geometry" in values:
             self.watch.add(values["photometric"], values["geometry"])
         values["learning_rate"] = self.optimizer.param_groups[0]["lr"]
-        if self.heights.value() is not None:
-            values["camera_height_label"] = self.heights.value()
+        height = self.heights.value()
+        if height is not None:
+            values["camera_height_label"] = height
         log.write("train", self.step, values)
         if callback is not None and self.processes.is_first:
             callback(self.step, self.total_steps, values)
@@ -228,7 +227,10 @@ class DepthTrainer:
 
         Raises:
             NonFiniteLossError: a parameter is not finite; nothing is overwritten then.
+            ValueError: the trainer has no work dir.
         """
+        if self.work_dir is None:
+            raise ValueError("DepthTrainer.save: this trainer has no work dir.")
         for name, parameter in self.objective.named_parameters():
             if not bool(parameter.isfinite().all()):
                 raise NonFiniteLossError(
@@ -248,7 +250,7 @@ class DepthTrainer:
         try:
             self.objective.depth_net.load_state_dict(checkpoint.depth_net)
             if self.objective.pose_net is not None:
-                self.objective.pose_net.load_state_dict(checkpoint.pose_net)
+                self.objective.pose_net.load_state_dict(checkpoint.pose_net or {})
             self.optimizer.load_state_dict(state["optimizer"])
             self.scaler.load_state_dict(state["scaler"])
             self.watch.load_state(state["watch"])
