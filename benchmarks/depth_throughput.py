@@ -50,11 +50,11 @@ def measure(case: tuple, precision: str, device, rounds: int) -> dict:
     """Median time of a step, all of it: forward, losses, backward, optimiser; batches are made beforehand."""
     import torch
 
+    from som.data.memory import memory_sequence
     from som.depth.synthetic import RoadClipConfig, make_road_clip
     from som.depth.training.annotations import Labels
     from som.depth.training.build import make_dataset, make_networks, network_config, resolve_pose
     from som.depth.training.config import DepthTrainingConfig, LossWeights, NetworkOptions
-    from som.depth.training.memory import memory_sequence
     from som.depth.training.trainer import DepthTrainer
 
     name, width, height, batch, scales, pose, weights = case
@@ -121,4 +121,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    from som.runs.device import set_up_process
+
+    set_up_process()  # before anything imports torch
     main()

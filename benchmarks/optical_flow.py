@@ -296,4 +296,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    from som.runs.device import set_up_process
+
+    set_up_process()  # before anything imports torch
     sys.exit(main())

@@ -302,4 +302,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    from som.runs.device import set_up_process
+
+    set_up_process()  # before anything imports torch
     main()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from som.runs.device import set_up_process
-from som.runs.interruption import Interrupted, stop_signals
+from som.runs.interruption import Interrupted, NonFiniteLossError, stop_signals
 from som.settings.command_line import Command, option_value
 from som.training.run_config import TrainingRun, with_presets
 
@@ -37,7 +37,6 @@ def train(run: TrainingRun) -> int:
     """Runs or resumes; returns the exit code (0 done, 1 the optimisation failed, 130/143 interrupted and saved)."""
     from som.runs.progress import format_seconds, say, shown_messages  # torch and its kin, only after parsing
     from som.training.train import train_from_run
-    from som.training.trainer import NonFiniteLossError
 
     set_up_process(run.threads)
     began = time.monotonic()

@@ -1,4 +1,4 @@
-"""Stopping a run by a signal without losing the work done.
+"""What ends a run before its last step, without losing the work done.
 
 Library functions never touch signals: they ask a function ``stop`` after every step, which a command makes here.
 """
@@ -20,6 +20,10 @@ class Interrupted(Exception):
     def __init__(self, step: int, signal_number: int):
         super().__init__(f"stopped after step {step}")
         self.step, self.signal_number = step, signal_number
+
+
+class NonFiniteLossError(RuntimeError):
+    """A term of the objective or a parameter became NaN or infinite; the last checkpoint is from before that."""
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import torch
 from som.data.dataset import VideoDataset
 from som.runs.checkpoint import CheckpointError, save_step
 from som.runs.device import seeded
-from som.runs.interruption import Interrupted, Stop
+from som.runs.interruption import Interrupted, NonFiniteLossError, Stop
 from som.runs.log import MeanValues, RunLog
 from som.runs.work_dir import checkpoint_path
 from som.scene import DynamicScene
@@ -51,10 +51,6 @@ class StepReport:
 
 
 Callback = Callable[[StepReport], None]
-
-
-class NonFiniteLossError(RuntimeError):
-    """A term of the objective became NaN or infinite; the last checkpoint is from before that."""
 
 
 def total_steps(config: TrainingConfig, num_views: int) -> int:

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from som.runs.checkpoint import CheckpointError
-from som.runs.interruption import Interrupted, stop_signals
+from som.runs.interruption import Interrupted, NonFiniteLossError, stop_signals
 from som.runs.work_dir import checkpoint_path
 from som.scene.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from som.training.config import LearningRates, LossWeights, TrainingConfig
 from som.training.density import AdaptiveDensity
-from som.training.trainer import NonFiniteLossError, Trainer, total_steps
+from som.training.trainer import Trainer, total_steps
 
 
 def make(scene, dataset, work_dir, **changes):

@@ -30,10 +30,10 @@ from som.depth.training.collapse import CollapseError, collapse_reason
 from som.depth.training.config import DepthTrainingConfig, check_training
 from som.depth.training.distributed import Processes, joined_processes
 from som.depth.training.teacher import swept_labels
-from som.depth.training.trainer import DepthTrainer, NonFiniteLossError
+from som.depth.training.trainer import DepthTrainer
 from som.depth.weights import load_weights
 from som.runs.device import choose_device, set_up_process
-from som.runs.interruption import Interrupted, stop_signals
+from som.runs.interruption import Interrupted, NonFiniteLossError, stop_signals
 from som.runs.progress import ProgressLine, say
 from som.runs.work_dir import checkpoint_path
 from som.settings.plain import check_same_settings, merge, read_settings, write_settings

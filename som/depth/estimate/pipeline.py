@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from som.cameras.geometry import resize_intrinsics
+from som.data.memory import memory_sequence
 from som.data.sequence import DepthSequence
 from som.depth.errors import DepthError
 from som.depth.estimate.anchors import add_anchors, resize_maps
@@ -29,7 +30,6 @@ from som.depth.training.annotations import Labels
 from som.depth.training.build import known_depth, make_dataset, make_networks, network_config, resolve_pose
 from som.depth.training.collapse import CollapseError, collapse_reason, ramp_warning
 from som.depth.training.config import DepthConfig, DepthTrainingConfig, LossWeights
-from som.depth.training.memory import memory_sequence
 from som.depth.training.trainer import DepthTrainer
 from som.depth.weights import load_weights
 

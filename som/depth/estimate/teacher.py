@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from som.cameras.geometry import resize_intrinsics
+from som.data.memory import memory_sequence
 from som.data.sequence import target_size
 from som.depth.errors import DepthError
 from som.depth.estimate.clock import Clock
@@ -19,7 +20,6 @@ from som.depth.estimate.student import Progress
 from som.depth.sweep import SweepConfig, SweepResult, plane_sweep, refine_poses
 from som.depth.sweep.pose_refinement import MIN_POINTS
 from som.depth.training.config import DepthConfig, SweepOptions
-from som.depth.training.memory import memory_sequence
 from som.files import resize_map
 
 SWEEP_SHARE = 0.6

@@ -25,7 +25,7 @@ from som.depth.training.objective import DepthObjective
 from som.depth.training.optimization import RunningStatistics, make_optimizer, rate_factor, set_rates
 from som.runs.checkpoint import save_step
 from som.runs.device import seeded
-from som.runs.interruption import Interrupted, Stop
+from som.runs.interruption import Interrupted, NonFiniteLossError, Stop
 from som.runs.log import MeanValues, RunLog
 from som.runs.work_dir import checkpoint_path
 from som.settings.plain import to_plain
@@ -34,10 +34,6 @@ Callback = Callable[[int, int, dict[str, float]], None]
 """Called at every report with the steps done, the steps planned, and the mean values since the last."""
 REPLAN_EVERY = 10
 """Steps between two looks at the clock, where there is a time budget."""
-
-
-class NonFiniteLossError(RuntimeError):
-    """A term of the objective became NaN or infinite; the last checkpoint is from before that."""
 
 
 class DepthTrainer:

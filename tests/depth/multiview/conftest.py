@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from som.cameras.geometry import pixel_centers
+from som.data.memory import memory_sequence
 from som.data.sequence import DepthSequence
 from som.depth.training.config import Augmentation, DepthTrainingConfig, LossWeights, NetworkOptions
-from som.depth.training.memory import memory_sequence
 
 SIDE, FOCAL, FRAMES, STEP = 64, 70.0, 5, 0.12
 RANGE = (1.2, 12.0)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from som.data.memory import memory_sequence
 from som.data.sequence import DepthSequence
 from som.depth.synthetic import RoadClip, RoadClipConfig, make_road_clip
 from som.depth.training.build import make_dataset, make_networks, network_config, resolve_pose
 from som.depth.training.config import Augmentation, DepthTrainingConfig, LossWeights
-from som.depth.training.memory import memory_sequence
 from som.depth.training.trainer import DepthTrainer
 
 

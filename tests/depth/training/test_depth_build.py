@@ -1,10 +1,10 @@
 import pytest
 import torch
 
+from som.data.memory import memory_sequence
 from som.depth.errors import DepthError
 from som.depth.training.build import known_depth, make_networks, network_config, resolve_pose
 from som.depth.training.config import DepthTrainingConfig, LossWeights, NetworkOptions
-from som.depth.training.memory import memory_sequence
 from som.depth.training.sources import _filled, source_frames, time_offsets
 
 

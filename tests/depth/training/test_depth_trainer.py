@@ -9,8 +9,7 @@ from som.depth.errors import DepthError
 from som.depth.training.annotations import Labels
 from som.depth.training.checkpoint import load_checkpoint
 from som.depth.training.config import Augmentation
-from som.depth.training.trainer import NonFiniteLossError
-from som.runs.interruption import Interrupted, stop_signals
+from som.runs.interruption import Interrupted, NonFiniteLossError, stop_signals
 from som.runs.work_dir import checkpoint_path
 
 

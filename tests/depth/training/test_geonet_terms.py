@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from som.data.load import open_sequence
+from som.data.memory import memory_sequence
 from som.depth.errors import DepthError
 from som.depth.losses.geonet import rigid_flow
 from som.depth.networks import DepthOutput
@@ -14,7 +15,6 @@ from som.depth.training.annotations import Labels
 from som.depth.training.batches import collate
 from som.depth.training.build import make_dataset
 from som.depth.training.config import Augmentation
-from som.depth.training.memory import memory_sequence
 from som.depth.training.metric import HeightState
 from som.depth.training.objective import TERMS, DepthObjective
 from som.errors import UserError

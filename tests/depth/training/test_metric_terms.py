@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from som.data.memory import memory_sequence
 from som.depth.errors import DepthError
 from som.depth.metric_scale import DEFAULT_PRIORS, FrameConfig
 from som.depth.synthetic import RoadClipConfig, make_road_clip
@@ -10,7 +11,6 @@ from som.depth.training.annotations import Labels, RoadAnnotations, together
 from som.depth.training.batches import collate
 from som.depth.training.build import make_dataset
 from som.depth.training.distributed import Processes
-from som.depth.training.memory import memory_sequence
 from som.depth.training.metric import HeightState, MetricTerms
 
 ACTIVE = ["rough_height", "camera_height"]

@@ -13,7 +13,7 @@ from som.depth.synthetic import RoadClipConfig, make_road_clip
 from som.depth.training.build import make_dataset, make_networks, network_config, resolve_pose
 from som.depth.training.config import DepthTrainingConfig, LossWeights
 from som.depth.training.distributed import joined_processes
-from som.depth.training.memory import memory_sequence
+from som.data.memory import memory_sequence
 from som.depth.training.trainer import DepthTrainer
 
 torch.set_num_threads(1)
