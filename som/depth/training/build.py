@@ -14,7 +14,7 @@ from som.depth.data.dataset import DepthDataset
 from som.depth.errors import DepthError
 from som.depth.networks import DepthNet, NetworkConfig, PoseNet, make_depth_net, make_pose_net
 from som.depth.sweep import SweepConfig, estimate_range
-from som.depth.training.config import DepthTrainingConfig, Pose
+from som.depth.training.config import DepthTrainingConfig, PoseSource
 from som.depth.training.sources import source_rule
 from som.runs.device import seeded
 
@@ -38,7 +38,7 @@ def needs_poses(config: DepthTrainingConfig) -> bool:
     )
 
 
-def resolve_pose(config: DepthTrainingConfig, sequences: Sequence[DepthSequence]) -> Pose:
+def resolve_pose(config: DepthTrainingConfig, sequences: Sequence[DepthSequence]) -> PoseSource:
     """``given``, or the pose network's name.
 
     Raises:
@@ -146,7 +146,7 @@ def _thinned(values: Tensor, most: int = 1_000_000) -> Tensor:
 
 
 def make_networks(
-    config: DepthTrainingConfig, network: NetworkConfig, pose: Pose
+    config: DepthTrainingConfig, network: NetworkConfig, pose: PoseSource
 ) -> tuple[DepthNet, PoseNet | None]:
     """Networks with the random weights of the configuration's seed; torch's own generator is left as it was."""
     with seeded(config.seed, torch.device("cpu")):

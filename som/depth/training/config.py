@@ -8,7 +8,9 @@ from typing import Literal
 
 from som.depth.errors import DepthError
 
-Pose = Literal["auto", "given", "resnet18", "resnet50", "cnn", "packnet"]
+PoseSource = Literal["given", "resnet18", "resnet50", "cnn", "packnet"]
+"""Where relative poses come from: the data, or a pose network of this name."""
+Pose = Literal["auto", PoseSource]
 
 
 @dataclass
