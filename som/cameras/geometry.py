@@ -14,7 +14,10 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from som.cameras.rotations import slerp
+from som.cameras.rotations import rotvec_to_matrix, slerp
+
+OPENGL_FROM_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])
+"""From OpenCV's camera axes to OpenGL's (x right, y up, z backward), or back: its own inverse."""
 
 
 def pixel_centers(height: int, width: int, *, device=None, dtype=torch.float32) -> Float[Tensor, "h w 2"]:
@@ -134,26 +137,13 @@ def resize_intrinsics(K: Float[Tensor, "*b 3 3"], scale_x: float, scale_y: float
     return K * K.new_tensor([scale_x, scale_y, 1.0])[:, None]
 
 
-def _sinc_of_square(squared: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
-    """sin(x) / x from x²: analytic in x², so value and gradient are right at zero too."""
-    near = squared < 0.25
-    s = torch.where(near, squared, torch.zeros_like(squared))
-    series = torch.ones_like(s)
-    for k in range(8, 0, -1):  # the first term left out is below 1e-19
-        series = 1 - s / (2 * k * (2 * k + 1)) * series
-    x = torch.where(near, torch.ones_like(squared), squared).sqrt()
-    return torch.where(near, series, x.sin() / x)
-
-
 def _assemble_se3(R: Float[Tensor, "*b 3 3"], t: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b 4 4"]:
     bottom = R.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(*R.shape[:-2], 1, 4)
     return torch.cat([torch.cat([R, t[..., None]], dim=-1), bottom], dim=-2)
 
 
 def axis_angle_to_se3(v: Float[Tensor, "*b 3"], t: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b 4 4"]:
-    """Rigid transforms [R | t] from rotation vectors, by Rodrigues' formula.
-
-    R = I + sin(a)/a [v]ₓ + (1 - cos(a))/a² [v]ₓ², a = |v|. Smooth everywhere, with the exact gradient at v = 0.
+    """Rigid transforms [R | t] from rotation vectors, see ``rotvec_to_matrix``.
 
     Args:
         v: rotation axis times angle in radians.
@@ -164,15 +154,7 @@ def axis_angle_to_se3(v: Float[Tensor, "*b 3"], t: Float[Tensor, "*b 3"]) -> Flo
     """
     if v.shape != t.shape or v.shape[-1:] != (3,):
         raise ValueError(f"axis_angle_to_se3: v {tuple(v.shape)} and t {tuple(t.shape)} must both be (...,3).")
-    squared = v.square().sum(-1)[..., None, None]
-    x, y, z = v.unbind(-1)
-    o = torch.zeros_like(x)
-    skew = torch.stack([o, -z, y, z, o, -x, -y, x, o], dim=-1).unflatten(-1, (3, 3))
-    # (1 - cos a) / a² = ½ sinc²(a/2), which does not cancel for small angles.
-    half = _sinc_of_square(squared / 4)
-    eye = torch.eye(3, dtype=v.dtype, device=v.device)
-    R = eye + _sinc_of_square(squared) * skew + 0.5 * half.square() * (skew @ skew)
-    return _assemble_se3(R, t)
+    return _assemble_se3(rotvec_to_matrix(v), t)
 
 
 def euler_to_se3(angles: Float[Tensor, "*b 3"], t: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b 4 4"]:

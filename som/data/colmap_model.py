@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from som.cameras.camera import Camera, CameraModel
+from som.cameras.rotations import rotation_of_quat_wxyz
 from som.data.checks import Problems
 from som.files import load_file
 
@@ -74,7 +75,7 @@ def read_model(folder: Path, problems: Problems) -> dict[str, ColmapImage]:
             continue
         model, width, height, parameters = cameras[camera_id]
         w2c = np.eye(4)
-        w2c[:3, :3], w2c[:3, 3] = rotation_from_wxyz(np.array(quat_wxyz)), translation
+        w2c[:3, :3], w2c[:3, 3] = rotation_of_quat_wxyz(quat_wxyz), translation
         camera = problems.attempt(Camera.from_colmap, model, parameters, torch.from_numpy(w2c), width, height)
         if camera is None:
             continue
@@ -92,16 +93,6 @@ def read_points(folder: Path, problems: Problems) -> tuple[np.ndarray, np.ndarra
         if (folder / f"points3D.{kind}").is_file():
             return problems.attempt(load_file, folder / f"points3D.{kind}", reader, "COLMAP's list of points")
     return None
-
-
-def rotation_from_wxyz(quat: np.ndarray) -> np.ndarray:
-    """(3,3) rotation of a quaternion w, x, y, z of any length."""
-    w, x, y, z = quat / np.linalg.norm(quat)
-    return np.array([
-        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-    ])  # fmt: skip
 
 
 def _cameras_text(path: Path) -> dict[int, tuple]:

@@ -9,14 +9,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from som.cameras.rotations import slerp
+from som.cameras.rotations import matrix_to_rotation_6d, slerp
 from som.initialization.clustering import kmeans, track_neighbors
 from som.initialization.config import InitializationConfig
 from som.initialization.lifting import LiftedTracks
 from som.initialization.motion_optimization import FittedMotion, optimize_motion
 from som.initialization.procrustes import robust_procrustes
 from som.initialization.rigid_parts import RigidParts, estimate_tolerance, find_parts, single_threaded
-from som.scene.motion import MotionBases, matrix_to_rotation_6d
+from som.scene.motion import MotionBases
 
 logger = logging.getLogger(__name__)
 

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from som.cameras import Camera
+from som.cameras.rotations import mean_rotations
 
 MIN_AXES_ANGLE = math.radians(3.0)
 """Spread of the optical axes below which their closest point says nothing about the scene."""
@@ -61,12 +62,8 @@ def blend_cameras(w2cs: Float[Tensor, "n 4 4"], weights: Float[Tensor, "m n"]) -
     weights = (weights / weights.sum(-1, keepdim=True)).to(w2cs)
     centers = weights @ camera_centers(w2cs)
     rotations = w2cs[:, :3, :3]
-    mean = torch.einsum("mn,nij->mij", weights, rotations).double()
-    U, S, Vt = torch.linalg.svd(mean)
-    sign = torch.det(U @ Vt).round()
-    U = U * torch.stack([torch.ones_like(sign), torch.ones_like(sign), sign], -1)[:, None]
-    unique = S[:, 1] + sign * S[:, 2] > 1e-6
-    blended = torch.where(unique[:, None, None], (U @ Vt).to(w2cs), rotations[weights.argmax(-1)])
+    mean, unique = mean_rotations(rotations, weights)
+    blended = torch.where(unique[:, None, None], mean.to(w2cs), rotations[weights.argmax(-1)])
     return camera_from(blended, centers)
 
 

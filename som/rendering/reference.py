@@ -30,6 +30,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from som.cameras.rotations import quat_wxyz_to_matrix
+
 MAX_ALPHA = 0.999
 MIN_ALPHA = 1.0 / 255.0
 MIN_TRANSMITTANCE = 1e-4
@@ -96,19 +98,6 @@ def rasterize_reference(
     return renders, alphas, info
 
 
-def rotation_matrices(quats_wxyz: Tensor) -> Tensor:
-    """(..., 4) of any norm -> (..., 3, 3); the zero quaternion gives the identity, and no gradient."""
-    norm = quats_wxyz.norm(dim=-1, keepdim=True)
-    zero = norm == 0
-    w, x, y, z = torch.where(zero, 0.0, quats_wxyz / torch.where(zero, 1.0, norm)).unbind(-1)
-    rows = [
-        1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
-        2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
-        2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y),
-    ]  # fmt: skip
-    return torch.stack(rows, -1).reshape(*quats_wxyz.shape[:-1], 3, 3)
-
-
 def project(
     means, quats, scales, opacities, viewmats, Ks, width, height, near_plane, far_plane, eps2d, antialiased
 ) -> dict[str, Tensor]:
@@ -129,7 +118,7 @@ def project(
     ty = torch.minimum(torch.maximum(y / z, -(cy / fy + margin_y)), (height - cy) / fy + margin_y)
     zero = torch.zeros_like(z)
     J = torch.stack([fx / z, zero, -fx * tx / z, zero, fy / z, -fy * ty / z], -1).reshape(*z.shape, 2, 3)
-    axes = J @ W @ (rotation_matrices(quats) * scales[..., None, :])[..., None, :, :, :]  # (..., C, N, 2, 3)
+    axes = J @ W @ (quat_wxyz_to_matrix(quats) * scales[..., None, :])[..., None, :, :, :]  # (..., C, N, 2, 3)
 
     a, b = axes.unbind(-2)
     xx, xy, yy = (a * a).sum(-1), (a * b).sum(-1), (b * b).sum(-1)

@@ -11,11 +11,12 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from som.cameras import Camera
+from som.cameras.rotations import matrix_to_quat_wxyz, quat_multiply_wxyz
 from som.data.normalization import Normalization
 from som.errors import UserError
 from som.rendering import rasterize
 from som.scene.gaussians import Gaussians
-from som.scene.motion import MotionBases, matrix_to_quat_wxyz, quat_multiply_wxyz
+from som.scene.motion import MotionBases
 from som.scene.picture import PIXELS_AT_ONCE, VIEWS_AT_ONCE, Picture, requested_views
 
 PARTS = ("foreground", "background")

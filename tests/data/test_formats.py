@@ -11,7 +11,7 @@ import torch
 
 from flow.track_files import visibility_from_logits
 from som.data.checks import DatasetError, Problems
-from som.data.colmap_model import find_model, read_model, rotation_from_wxyz
+from som.data.colmap_model import find_model, read_model
 from som.data.config import CustomData, DavisData, IphoneData
 from som.data.layouts.shape_of_motion import droid_scale, load_dict
 from som.data.load import load_dataset
@@ -259,10 +259,6 @@ def test_broken_colmap_model(toy, tmp_path, binary):
     problems = Problems("x")
     read_model(tmp_path / "sparse", problems)
     assert "cannot be read" in problems.found[0]
-
-
-def test_rotation_from_wxyz():
-    assert np.allclose(rotation_from_wxyz(np.array([2.0, 0, 0, 2.0])), [[0, -1, 0], [1, 0, 0], [0, 0, 1]])
 
 
 # -- DyCheck --------------------------------------------------------------------------------------------------

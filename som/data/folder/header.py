@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from som.cameras.camera import CameraModel
+from som.cameras.geometry import OPENGL_FROM_OPENCV
 from som.data.checks import Problems
 from som.data.recording import DEPTH_KINDS, SPLITS, WORLD_SCALES, Size
 from som.files import IMAGE_SUFFIXES, read_json
 
 HEADER = "transforms.json"
-OPENGL_FROM_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])
 DISTORTION = ("k1", "k2", "k3", "k4", "p1", "p2")
 LENSES: dict[CameraModel, tuple[str, ...]] = {
     "pinhole": (),

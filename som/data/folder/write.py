@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from som.cameras.geometry import OPENGL_FROM_OPENCV
 from som.data.dataset import VideoDataset, Views
-from som.data.folder.header import HEADER, OPENGL_FROM_OPENCV
+from som.data.folder.header import HEADER
 from som.data.folder.tracks import write_ground_truth_tracks, write_tracks
 from som.data.recording import Size
 from som.errors import UserError

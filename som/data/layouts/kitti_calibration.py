@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from som.cameras.checks import check_intrinsics
+from som.cameras.rotations import axis_rotation
 from som.data.recording import FrameRecord
 from som.errors import UserError
 from som.files import read_keyed, read_numbers, read_text, require_file
@@ -144,7 +145,7 @@ def read_oxts(paths: list[Path]) -> tuple[np.ndarray, np.ndarray]:
     north = scale * np.log(np.tan(np.pi / 4 + np.radians(latitude) / 2))
     position = np.stack([east, north, altitude], -1)
     poses = np.tile(np.eye(4), (len(paths), 1, 1))
-    poses[:, :3, :3] = _axis_rotation(2, yaw) @ _axis_rotation(1, pitch) @ _axis_rotation(0, roll)
+    poses[:, :3, :3] = axis_rotation(2, yaw) @ axis_rotation(1, pitch) @ axis_rotation(0, roll)
     poses[:, :3, 3] = position - position[0]
     return poses, np.linalg.norm(np.stack(velocity), axis=0)
 
@@ -170,16 +171,6 @@ def read_timestamps(path: Path) -> list[float]:
     except ValueError as error:
         raise UserError(f"{path}: every line must be a date and a time ({error}); restore the file.") from error
     return ((times - times[:1]) / np.timedelta64(1, "s")).tolist()
-
-
-def _axis_rotation(axis: int, angle: np.ndarray) -> np.ndarray:
-    """(T,3,3) right-handed rotations about one axis."""
-    i, j = (axis + 1) % 3, (axis + 2) % 3
-    R = np.tile(np.eye(3), (len(angle), 1, 1))
-    R[:, i, i] = R[:, j, j] = np.cos(angle)
-    R[:, j, i] = np.sin(angle)
-    R[:, i, j] = -np.sin(angle)
-    return R
 
 
 def _rigid_file(file: Path) -> np.ndarray:

@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from som.cameras.geometry import in_image, invert_se3, pixel_centers, project, sample_image, transform_points, unproject
+from som.cameras.rotations import cross_matrix
 from som.depth.errors import DepthError
 from som.depth.fusion.checks import check_cameras, check_maps
 
@@ -154,10 +155,8 @@ class _Problem:
 
 def _rigid(vector: Float[Tensor, "t 6"]) -> Float[Tensor, "t 4 4"]:
     """Rotation exp([w]x) and translation of (w, t) vectors."""
-    x, y, z, *shift = vector.unbind(-1)
-    zero = torch.zeros_like(x)
-    cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).view(-1, 3, 3)
-    top = torch.cat([torch.linalg.matrix_exp(cross), torch.stack(shift, dim=-1)[..., None]], dim=-1)
+    turn, shift = vector.split(3, dim=-1)
+    top = torch.cat([torch.linalg.matrix_exp(cross_matrix(turn)), shift[..., None]], dim=-1)
     bottom = vector.new_tensor([0.0, 0, 0, 1]).expand(len(vector), 1, 4)
     return torch.cat([top, bottom], dim=1)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from som.cameras.rotations import axis_rotation
 from som.depth.errors import DepthError
 from som.depth.metric_scale.priors import DEFAULT_PRIORS, HeightPriors
 
@@ -108,16 +109,7 @@ def make_trajectory(config: RoadClipConfig) -> list[np.ndarray]:
             for k, (mean, amplitude) in enumerate((p, r, y))
         ]
         c2w = np.eye(4)
-        c2w[:3, :3] = _rotation(1, swing[2]) @ _rotation(0, -swing[0]) @ _rotation(2, swing[1])
+        c2w[:3, :3] = axis_rotation(1, swing[2]) @ axis_rotation(0, -swing[0]) @ axis_rotation(2, swing[1])
         c2w[:3, 3] = [0.5 * np.sin(0.07 * t + phase[3]), 0.0, config.speed * t]
         poses.append(c2w)
     return poses
-
-
-def _rotation(axis: int, angle: float) -> np.ndarray:
-    """Right-handed rotation about one of the axes."""
-    a, b = (axis + 1) % 3, (axis + 2) % 3
-    R = np.eye(3)
-    R[a, a] = R[b, b] = np.cos(angle)
-    R[b, a], R[a, b] = np.sin(angle), -np.sin(angle)
-    return R

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
-from scipy.spatial.transform import Rotation
+
+from som.cameras.rotations import angles_degrees
 
 
 @dataclass(frozen=True)
@@ -102,16 +103,12 @@ def trajectory_error(estimate: Float[np.ndarray, "t 4 4"], truth: Float[np.ndarr
         ate=ate,
         ate_share=ate / extent if extent > 0 else float("inf"),
         extent=extent,
-        rotation_deg=float(np.sqrt((_angles(errors[:, :3, :3]) ** 2).mean())),
+        rotation_deg=float(np.sqrt((angles_degrees(errors[:, :3, :3]) ** 2).mean())),
         translation_share=float(wrong / moved) if moved > 0 else float("inf"),
-        orientation_deg=float(_angles(orientation).mean()),
+        orientation_deg=float(angles_degrees(orientation).mean()),
     )
 
 
 def focal_error(K: Float[np.ndarray, "3 3"], truth: Float[np.ndarray, "3 3"]) -> float:
     """Relative error of the focal length, 0.01 for 1 % too long; the geometric mean of both axes."""
     return float(np.sqrt(K[0, 0] * K[1, 1] / (truth[0, 0] * truth[1, 1])) - 1)
-
-
-def _angles(R: Float[np.ndarray, "n 3 3"]) -> Float[np.ndarray, "n"]:
-    return np.degrees(Rotation.from_matrix(R).magnitude())

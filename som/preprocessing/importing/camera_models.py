@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from som.cameras.geometry import OPENGL_FROM_OPENCV
 from som.data.checks import Problems
 from som.data.colmap_model import ColmapImage, find_models, read_model, read_points
-from som.data.folder import OPENGL_FROM_OPENCV
 from som.data.folder.header import DISTORTION
 from som.data.recording import intrinsics
 from som.errors import UserError

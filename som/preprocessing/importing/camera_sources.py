@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.spatial.transform import Rotation
 
+from som.cameras.rotations import quat_xyzw_to_matrix
 from som.errors import UserError
 from som.preprocessing.frames.names import FrameNames
 from som.preprocessing.importing.frames import Match
@@ -111,7 +111,7 @@ def pose_matrices(
     if not (np.isfinite(norms).all() and (norms > 1e-6).all()):
         raise UserError(f"{path}: holds a quaternion that is zero or not a number; write the trajectory anew.")
     matrices = np.tile(np.eye(4), (len(translations), 1, 1))
-    matrices[:, :3, :3], matrices[:, :3, 3] = Rotation.from_quat(quats_xyzw).as_matrix(), translations
+    matrices[:, :3, :3], matrices[:, :3, 3] = quat_xyzw_to_matrix(quats_xyzw), translations
     return matrices
 
 
