@@ -117,9 +117,11 @@ class Camera:
         return Camera(K, w2c, width, height)
 
     @staticmethod
-    def from_arrays(K: ArrayLike, w2c: ArrayLike, width: int, height: int) -> Camera:
-        """A float32 pinhole from (*b,3,3) and (*b,4,4) numbers of any kind: arrays, lists of arrays."""
-        matrices = (torch.from_numpy(np.asarray(values, np.float64)).float() for values in (K, w2c))
+    def from_arrays(
+        K: ArrayLike, w2c: ArrayLike, width: int, height: int, dtype: torch.dtype = torch.float32
+    ) -> Camera:
+        """A pinhole from (*b,3,3) and (*b,4,4) numbers of any kind: arrays, lists of arrays."""
+        matrices = (torch.from_numpy(np.asarray(values, np.float64)).to(dtype) for values in (K, w2c))
         return Camera(*matrices, width, height)
 
     @staticmethod

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from som.cameras.camera import Camera, CameraModel
+from som.cameras import Camera
 from som.cameras.rotations import rotation_of_quat_wxyz
 from som.data.checks import Problems
 from som.files import load_file
@@ -25,24 +25,12 @@ MODELS = {0: ("SIMPLE_PINHOLE", 3), 1: ("PINHOLE", 4), 2: ("SIMPLE_RADIAL", 4), 
 class ColmapImage:
     """One registered image."""
 
-    w2c: np.ndarray
-    """(4,4)"""
-    K: np.ndarray
-    """(3,3); COLMAP's pixel centres are at +0.5, as ours."""
-    size: tuple[int, int]
-    """(height, width)"""
-    model: CameraModel = "pinhole"
-    distortion: tuple[float, ...] = ()
-    """The lens, see ``Camera``."""
+    camera: Camera
+    """float64"""
     xy: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))
     """(M,2) pixels where it sees triangulated points."""
     point_ids: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     """(M,) their numbers."""
-
-    @property
-    def distorted(self) -> bool:
-        """Whether its camera is anything but a pinhole."""
-        return any(self.distortion) if self.model == "opencv" else self.model != "pinhole"
 
 
 def find_models(root: Path) -> list[Path]:
@@ -77,13 +65,9 @@ def read_model(folder: Path, problems: Problems) -> dict[str, ColmapImage]:
         w2c = np.eye(4)
         w2c[:3, :3], w2c[:3, 3] = rotation_of_quat_wxyz(quat_wxyz), translation
         camera = problems.attempt(Camera.from_colmap, model, parameters, torch.from_numpy(w2c), width, height)
-        if camera is None:
-            continue
-        distortion = () if camera.distortion is None else tuple(camera.distortion.tolist())
-        seen = point_ids >= 0
-        found[name] = ColmapImage(
-            w2c, camera.K.numpy(), (height, width), camera.model, distortion, xy[seen], point_ids[seen]
-        )
+        if camera is not None:
+            seen = point_ids >= 0
+            found[name] = ColmapImage(camera, xy[seen], point_ids[seen])
     return found
 
 

@@ -73,6 +73,12 @@ class FrameRecord:
     size_from: str = "others of its sequence"
     """Who says ``size``, for messages."""
 
+    def set_camera(self, camera: Camera) -> None:
+        """Takes over a single camera, of this image or of another size of it."""
+        self.K, self.w2c = camera.K.double().numpy(), camera.w2c.double().numpy()
+        self.K_size, self.model = (camera.height, camera.width), camera.model
+        self.distortion = () if camera.distortion is None else tuple(camera.distortion.tolist())
+
     @property
     def camera(self) -> Camera:
         """The camera of the image as stored; K and the pose must be known."""

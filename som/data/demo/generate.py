@@ -20,7 +20,7 @@ from som.data.dataset import GroundTruthTracks, Tracks, VideoDataset, Views
 from som.data.demo.mesh import Mesh
 from som.data.demo.render import Views as RenderViews
 from som.data.demo.render import cast, make_views, see
-from som.data.demo.scene import DemoCamera, DemoScene, held_out_camera, training_camera
+from som.data.demo.scene import DemoScene, held_out_camera, training_camera
 from som.data.folder import write_flow, write_native
 from som.data.load import read_native
 from som.errors import UserError
@@ -146,19 +146,19 @@ class _Film:
         return time / (self.config.num_times - 1)
 
     @staticmethod
-    def _view(mesh: Mesh, camera: DemoCamera) -> RenderViews:
+    def _view(mesh: Mesh, camera: Camera) -> RenderViews:
         corners = mesh.vertices[mesh.triangles]
-        return make_views(corners, camera.w2c[None], camera.focal, camera.width, camera.height)
+        return make_views(corners, camera.w2c[None].numpy(), float(camera.K[0, 0]), camera.width, camera.height)
 
     def _points(self, time: int, triangle: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """(N,3) where surface points (triangle, barycentric coordinates) are at a time."""
         mesh = self.meshes[time]
         return (mesh.vertices[mesh.triangles[triangle]] * weights[..., None]).sum(1)
 
-    def shoot(self, names: list[str], times: list[int], cameras: list[DemoCamera]) -> Views:
+    def shoot(self, names: list[str], times: list[int], cameras: list[Camera]) -> Views:
         """Pictures with exact depth and masks. Frames are rendered in threads; the result does not depend on them."""
 
-        def one(shot: tuple[int, DemoCamera]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        def one(shot: tuple[int, Camera]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             mesh, camera = self.meshes[shot[0]], shot[1]
             view = self._view(mesh, camera)
             triangle, depth, _ = cast(view, 0, self.pixels)
@@ -171,7 +171,7 @@ class _Film:
             names=names,
             times=torch.tensor(times),
             images=torch.from_numpy(np.stack(images)),
-            cameras=Camera.from_arrays([c.K for c in cameras], [c.w2c for c in cameras], size[1], size[0]),
+            cameras=Camera.stack(cameras).to(torch.float32),
             valid=torch.ones((len(names), *size), dtype=torch.bool),
             foreground=torch.from_numpy(np.stack(masks)).view(-1, *size),
             depths=torch.from_numpy(np.stack(depths)).float().view(-1, *size),
@@ -184,7 +184,7 @@ class _Film:
         size = (self.config.height, self.config.width)
         return (xy - self.pixels).reshape(*size, 2), visible.reshape(size)
 
-    def covisible(self, val: Views, cameras: list[DemoCamera]) -> torch.Tensor:
+    def covisible(self, val: Views, cameras: list[Camera]) -> torch.Tensor:
         """(N,H,W) pixels whose surface point at least ``COVISIBLE_FROM`` training frames see."""
         enough = min(COVISIBLE_FROM, self.config.num_times)
         masks = []

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
+import torch
 
+from som.cameras import Camera
 from som.data.demo import textures
 from som.data.demo.mesh import Mesh, bend, box, join, quad, tube, turn_z, turned
 from som.data.demo.render import Surface, Views, make_views, render_color
@@ -22,21 +22,6 @@ KEY_PLACE = np.array([-1.75, -0.9, 2.95])
 KEY_COLOR = np.array([11.6, 10.4, 8.7])
 AMBIENT_COLOR = np.array([0.31, 0.35, 0.42])
 PIXELS_PER_METRE = 105.0
-
-
-@dataclass
-class DemoCamera:
-    """A pinhole camera whose principal point is the image centre."""
-
-    w2c: np.ndarray
-    focal: float
-    width: int
-    height: int
-
-    @property
-    def K(self) -> np.ndarray:
-        """(3,3) intrinsics, pixel centres at +0.5."""
-        return np.array([[self.focal, 0, self.width / 2], [0, self.focal, self.height / 2], [0, 0, 1.0]])
 
 
 def look_at(eye: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -199,10 +184,11 @@ class DemoScene:
             self.glow,
         )
 
-    def picture(self, mesh: Mesh, camera: DemoCamera, view: Views, samples: int) -> np.ndarray:
+    def picture(self, mesh: Mesh, camera: Camera, view: Views, samples: int) -> np.ndarray:
         """(H,W,3) uint8 sRGB."""
         surface = self.surface(mesh)
-        eye = -camera.w2c[:3, :3].T @ camera.w2c[:3, 3]
+        w2c = camera.w2c.numpy()
+        eye = -w2c[:3, :3].T @ w2c[:3, 3]
         lighting = np.concatenate([_key_positions(), [LAMP, LAMP_COLOR, KEY_COLOR, AMBIENT_COLOR]])
         room = np.array([LEFT, RIGHT, BACK, 0.0])
         linear = render_color(view, surface, self.lights(mesh), lighting, eye, room, samples)
@@ -228,7 +214,7 @@ def _to_srgb(linear: np.ndarray) -> np.ndarray:
     return np.round(255 * np.clip(shaped, 0, 1) ** (1 / 2.2)).astype(np.uint8)
 
 
-def training_camera(phase: float, width: int, height: int) -> DemoCamera:
+def training_camera(phase: float, width: int, height: int) -> Camera:
     """The hand-held camera that walks around the scene."""
     azimuth = np.deg2rad(-19 + 38 * phase)
     radius = 4.0 - 0.25 * np.sin(np.pi * phase)
@@ -237,11 +223,13 @@ def training_camera(phase: float, width: int, height: int) -> DemoCamera:
     return _camera(eye + shake, np.array([0.1, 0.2, 0.6]) + 2 * shake[[1, 2, 0]], width, height)
 
 
-def held_out_camera(which: int, width: int, height: int) -> DemoCamera:
+def held_out_camera(which: int, width: int, height: int) -> Camera:
     """One of two fixed cameras beside the training path."""
     eye = (np.array([-0.55, -3.15, 1.62]), np.array([1.05, -3.3, 1.12]))[which]
     return _camera(eye, np.array([0.1, 0.2, 0.6]), width, height)
 
 
-def _camera(eye: np.ndarray, target: np.ndarray, width: int, height: int) -> DemoCamera:
-    return DemoCamera(look_at(eye, target), 0.5 * width / np.tan(np.deg2rad(27.0)), width, height)
+def _camera(eye: np.ndarray, target: np.ndarray, width: int, height: int) -> Camera:
+    focal = 0.5 * width / np.tan(np.deg2rad(27.0))
+    K = [[focal, 0.0, width / 2], [0.0, focal, height / 2], [0.0, 0.0, 1.0]]
+    return Camera.from_arrays(K, look_at(eye, target), width, height, torch.float64)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+from som.cameras import Camera
 from som.data.checks import Problems
-from som.data.colmap_model import ColmapImage, find_model, read_model
+from som.data.colmap_model import find_model, read_model
 from som.data.folder.tracks import read_tracks
 from som.data.layouts.layout import Layout
 from som.data.layouts.native import set_valid
@@ -34,7 +35,7 @@ def read(root: Path, problems: Problems) -> Recording:
     recording = Recording(
         name=root.resolve().name,
         layout="colmap",
-        frames=[_frame(root, path, time, registered[path.name]) for time, path in enumerate(paths)],
+        frames=[_frame(root, path, time, registered[path.name].camera) for time, path in enumerate(paths)],
         depth_kind="scale",
         source={"images": "images/", "cameras": f"COLMAP model {model.name}"},
         root=root,
@@ -44,10 +45,10 @@ def read(root: Path, problems: Problems) -> Recording:
     return recording
 
 
-def _frame(root: Path, path: Path, time: int, camera: ColmapImage) -> FrameRecord:
-    frame = FrameRecord(path.stem, partial(read_image, path), str(path), camera.size, camera.K, w2c=camera.w2c)
+def _frame(root: Path, path: Path, time: int, camera: Camera) -> FrameRecord:
+    frame = FrameRecord(path.stem, partial(read_image, path), str(path), (camera.height, camera.width))
     frame.time, frame.size_from = time, "its COLMAP camera says"
-    frame.model, frame.distortion = camera.model, camera.distortion
+    frame.set_camera(camera)
     set_valid(frame, path)
     folder = next((root / f for f in ("foreground", "masks") if (root / f).is_dir()), None)
     if folder is not None:

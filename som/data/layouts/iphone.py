@@ -6,9 +6,11 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 
+from som.cameras import Camera
 from som.data.checks import Problems
-from som.data.colmap_model import ColmapImage, read_model
+from som.data.colmap_model import read_model
 from som.data.layouts.layout import Layout
 from som.data.layouts.native import set_valid
 from som.data.layouts.shape_of_motion import depth_from_disparity
@@ -48,7 +50,10 @@ def read(
     for split, named in frames.items():
         for name, time in named:
             path = root / "rgb" / "1x" / f"{name}.png"
-            camera = _original_camera(root, name, problems) if refined is None else refined.get(path.name)
+            if refined is None:
+                camera = _original_camera(root, name, problems)
+            else:
+                camera = refined[path.name].camera if path.name in refined else None
             if camera is None and refined is not None:
                 problems.add(path, f"is not registered in {PRIORS}/colmap/sparse; use `data.cameras` original.")
             records.append(_frame(root, path, split, time, size, camera, depth_folder))
@@ -96,12 +101,12 @@ def _stored_size(root: Path, frames: list[tuple[str, int]]) -> Size:
 
 
 def _frame(
-    root: Path, path: Path, split: str, time: int, size: Size, camera: ColmapImage | None, depth_folder: str
+    root: Path, path: Path, split: str, time: int, size: Size, camera: Camera | None, depth_folder: str
 ) -> FrameRecord:
     frame = FrameRecord(path.stem, partial(read_image, path), str(path), size)
     frame.split, frame.time = split, time
     if camera is not None:
-        frame.K, frame.K_size, frame.w2c = camera.K, camera.size, camera.w2c
+        frame.set_camera(camera)
     set_valid(frame, path)
     if split == "val":
         frame.set_mask("covisible", root / PRIORS / "covisible" / "1x" / "val" / path.name)
@@ -114,7 +119,7 @@ def _frame(
     return frame
 
 
-def _original_camera(root: Path, name: str, problems: Problems) -> ColmapImage | None:
+def _original_camera(root: Path, name: str, problems: Problems) -> Camera | None:
     """A camera of camera/*.json: orientation (world to camera), position of the centre, intrinsics."""
     path = root / "camera" / f"{name}.json"
     content = problems.attempt(read_json, path, "this camera")
@@ -126,10 +131,11 @@ def _original_camera(root: Path, name: str, problems: Problems) -> ColmapImage |
         width, height = content["image_size"]
         w2c = np.eye(4)
         w2c[:3, :3], w2c[:3, 3] = R, -R @ center
+        K = intrinsics(focal, focal, float(cx), float(cy))
     except (KeyError, TypeError, ValueError) as error:
         problems.add(path, f"is not a DyCheck camera ({error}); restore the original file.")
         return None
-    return ColmapImage(w2c, intrinsics(focal, focal, float(cx), float(cy)), (int(height), int(width)))
+    return Camera.from_arrays(K, w2c, int(width), int(height), torch.float64)
 
 
 def _is_iphone(root: Path) -> bool:

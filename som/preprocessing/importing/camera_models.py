@@ -48,7 +48,7 @@ def read_colmap_cameras(path: Path, request: CameraRequest) -> ForeignCameras:
     images = registered[best]
     if not images:
         raise UserError(f"{best}: no image is registered in this COLMAP model; run COLMAP's mapper again.")
-    if any(image.distorted for image in images.values()):
+    if any(image.camera.is_distorted for image in images.values()):
         raise UserError(
             f"{best}: its cameras have lens distortion; run `{UNDISTORT.format(model=best)}` and start again from the "
             "undistorted images and their model."
@@ -56,7 +56,8 @@ def read_colmap_cameras(path: Path, request: CameraRequest) -> ForeignCameras:
     names = list(images)
     match = match_names(best, names, request.names, "registered images", partial=True)
     chosen = [images[names[i]] for i in match.chosen]
-    K = [whole_image(best, image.size, request.size).intrinsics(image.K) for image in chosen]
+    cameras = [image.camera for image in chosen]
+    K = [whole_image(best, (c.height, c.width), request.size).intrinsics(c.K.numpy()) for c in cameras]
     warnings = []
     if len(models) > 1:
         counts = ", ".join(f"{model.name}: {len(registered[model])}" for model in models)
@@ -65,7 +66,7 @@ def read_colmap_cameras(path: Path, request: CameraRequest) -> ForeignCameras:
             "frames of the others have no camera."
         )
     points, observations = _points(best, chosen, match.frames, request.size)
-    w2c, facts = np.stack([image.w2c for image in chosen]), {"model": str(best)}
+    w2c, facts = np.stack([camera.w2c.numpy() for camera in cameras]), {"model": str(best)}
     return ForeignCameras("COLMAP", w2c, np.stack(K), match, points, observations, facts=facts, warnings=warnings)
 
 
@@ -90,8 +91,9 @@ def _points(
     for image, at in zip(images, frames, strict=True):
         index = np.searchsorted(ids, image.point_ids).clip(max=max(len(ids) - 1, 0))
         known = ids[index] == image.point_ids if len(ids) else np.zeros(len(index), bool)
-        z = points[index[known]] @ image.w2c[2, :3] + image.w2c[2, 3]
-        scale = (size[1] / image.size[1], size[0] / image.size[0])
+        w2c = image.camera.w2c.numpy()
+        z = points[index[known]] @ w2c[2, :3] + w2c[2, 3]
+        scale = (size[1] / image.camera.width, size[0] / image.camera.height)
         frame.append(np.full(int((z > 0).sum()), at))
         xy.append(image.xy[known][z > 0] * scale)
         depth.append(z[z > 0])
