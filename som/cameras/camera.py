@@ -16,6 +16,7 @@ from torch import Tensor
 from som.cameras import distortion as lens
 from som.cameras.distortion import COEFFICIENTS, MODELS, CameraModel
 from som.cameras.geometry import (
+    camera_centers,
     flip_intrinsics,
     flip_pose,
     invert_se3,
@@ -202,7 +203,7 @@ class Camera:
     @property
     def centers(self) -> Float[Tensor, "*b 3"]:
         """Positions in the world."""
-        return self.c2w[..., :3, 3]
+        return camera_centers(self.w2c)
 
     # -- from the world to pixels and back --------------------------------------------------------------------------
 

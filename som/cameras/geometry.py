@@ -35,6 +35,11 @@ def invert_se3(T: Float[Tensor, "*b 4 4"]) -> Float[Tensor, "*b 4 4"]:
     return torch.cat([torch.cat([R_inv, t_inv], dim=-1), bottom], dim=-2)
 
 
+def camera_centers(w2c: Float[Tensor, "*b 4 4"]) -> Float[Tensor, "*b 3"]:
+    """Camera positions in the world, -R^T t."""
+    return -(w2c[..., :3, :3].transpose(-1, -2) @ w2c[..., :3, 3:])[..., 0]
+
+
 def transform_points(T_b_a: Float[Tensor, "*#b 4 4"], points: Float[Tensor, "*#b n 3"]) -> Float[Tensor, "*#b n 3"]:
     """Maps points from frame a into frame b; the leading dimensions broadcast."""
     return points @ T_b_a[..., :3, :3].transpose(-1, -2) + T_b_a[..., None, :3, 3]

@@ -15,15 +15,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from som.cameras import Camera
+from som.cameras.geometry import camera_centers
 from som.cameras.rotations import mean_rotations
 
 MIN_AXES_ANGLE = math.radians(3.0)
 """Spread of the optical axes below which their closest point says nothing about the scene."""
-
-
-def camera_centers(w2cs: Float[Tensor, "*n 4 4"]) -> Float[Tensor, "*n 3"]:
-    """Camera positions in the world, -R^T t."""
-    return -(w2cs[..., :3, :3].transpose(-1, -2) @ w2cs[..., :3, 3:])[..., 0]
 
 
 def camera_from(rotation_w2c: Float[Tensor, "*n 3 3"], centers: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 4 4"]:

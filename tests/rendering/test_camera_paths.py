@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from som.cameras import Camera
+from som.cameras.geometry import camera_centers
 from som.rendering import camera_paths
 from som.rendering.camera_paths import (
     PATHS,
     average_camera,
     blend_cameras,
-    camera_centers,
     camera_from,
     look_at,
     look_at_point,
