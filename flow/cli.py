@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 import time
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from flow.errors import FlowError, UserError
+from flow.process import limit_thread_spinning
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -119,10 +119,7 @@ def main(argv: Sequence[str], prog: str = "python -m flow") -> int:
         print("error: --stop: this option is called --end now.", file=sys.stderr)
         return 2
     command = tyro.cli(Command, args=list(argv), prog=prog, description=DESCRIPTION.format(prog=prog))
-    # Before torch is first imported: by default its OpenMP threads spin for milliseconds after every operation and
-    # starve the threads in which fields are computed.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    os.environ.setdefault("GOMP_SPINCOUNT", "4000")
+    limit_thread_spinning()  # before anything imports torch
     try:
         match command:
             case PairCommand():

@@ -23,6 +23,7 @@ from som.depth.training.sources import rule_name, source_frames, time_offsets
 from som.depth.training.teacher import swept_labels
 from som.depth.training.trainer import DepthTrainer
 from som.depth.views import SourceConfig
+from som.runs.device import seeded
 
 MARGIN = 1.05
 """Depth that the untrained network predicts is at least this many times its nearest depth."""
@@ -62,8 +63,7 @@ def make_network(config: DepthTrainingConfig, clips: Sequence[ScaledClip], known
         initial = float(known.median())
     else:
         initial = clips[0].scale.middle
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
+    with seeded(config.seed, torch.device("cpu")):
         return MultiViewNet(
             MultiViewConfig(
                 width=options.width,
