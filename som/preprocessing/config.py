@@ -12,6 +12,7 @@ import tyro
 from som.preprocessing.cameras.options import CameraOptions
 from som.preprocessing.frames.options import FrameOptions
 from som.preprocessing.masks.options import MaskOptions
+from som.preprocessing.moving.options import MovingDepthOptions
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -46,7 +47,7 @@ class CameraSettings(CameraOptions):
     given: Path | None = None
     """Cameras of another program, instead of an estimate; see docs/bring-your-own-priors.md for the formats."""
     given_kind: Literal["auto", "colmap", "nerfstudio", "megasam", "posed_depth", "droid", "tum", "monst3r"] = "auto"
-    """Format of ``given`` where it cannot be told by its files."""
+    """Format of ``given`` where its files do not show it."""
     given_size: SourceSize | None = None
     """Height and width of the images that the other program was given, if they were not of the frames' size."""
     allow_pickle: bool = False
@@ -83,7 +84,7 @@ class TrackSettings:
     num_tracks: int = 6000
     """Most tracks."""
     foreground_share: float = 0.7
-    """Share of the tracks that start on moving things."""
+    """Share of the tracks that start on moving objects."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,8 @@ class DepthSettings:
     """Pretrained weights that the network starts from; see docs/depth-networks.md."""
     budget_s: float | None = None
     """Seconds that the estimate may take; only then does the result depend on the machine's speed."""
+    moving: MovingDepthOptions = field(default_factory=MovingDepthOptions)
+    """Correction of the depth of moving objects."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from som.preprocessing.cameras.result import CameraEstimate
 from som.preprocessing.importing.cameras import ImportedCameras
 
 ARRAYS = ("w2c", "K", "registered", "points", "sparse_frame", "sparse_xy", "sparse_depth", "sparse_sure")
-ANY_PARALLAX = 0.1
+MIN_PARALLAX_DEG = 0.1
 """Degrees of parallax below which a point's depth means nothing at all."""
 
 
@@ -49,7 +49,7 @@ class SceneCameras:
     @staticmethod
     def from_estimate(estimate: CameraEstimate) -> SceneCameras:
         """Cameras found by the program itself."""
-        depth, sure = estimate.sparse_depth(ANY_PARALLAX), estimate.sparse_depth()
+        depth, sure = estimate.sparse_depth(MIN_PARALLAX_DEG), estimate.sparse_depth()
         frame, row, column = np.nonzero(depth)
         return SceneCameras(
             w2c=estimate.w2c,

@@ -18,9 +18,9 @@ from scipy.spatial.transform import Rotation
 from som.preprocessing.cameras.normal_equations import PointElimination, fill_jacobians, fill_residuals
 from som.preprocessing.cameras.observations import Observations
 
-MIN_Z = 1e-6
+MIN_HOMOGENEOUS_Z = 1e-6
 """Points with a smaller y_z are not in front of the camera."""
-HIDDEN = 1e6
+BEHIND_CAMERA_ERROR = 1e6
 """Squared error (px²) of a point that is not in front of the camera that saw it."""
 
 
@@ -93,9 +93,9 @@ def camera_coordinates(scene: Scene, seen: Observations) -> Float[np.ndarray, "m
 def residuals(
     scene: Scene, seen: Observations, center: Float[np.ndarray, "2"]
 ) -> tuple[Float[np.ndarray, "m 2"], Float[np.ndarray, "m"]]:
-    """xy - u in pixels, and their squared lengths, ``HIDDEN`` where the point is not in front of the camera."""
+    """xy - u in pixels, and their squared lengths, ``BEHIND_CAMERA_ERROR`` where the point is not in front."""
     residual, squared = np.empty((len(seen.xy), 2)), np.empty(len(seen.xy))
-    arguments = *_arrays(scene, seen), seen.xy - center, MIN_Z, HIDDEN, residual, squared
+    arguments = *_arrays(scene, seen), seen.xy - center, MIN_HOMOGENEOUS_Z, BEHIND_CAMERA_ERROR, residual, squared
     fill_residuals(*arguments)
     return residual, squared
 
@@ -106,7 +106,7 @@ def normalized(scene: Scene, seen: Observations) -> Scene:
     scale = np.median(inverse_depth)
     if abs(scale) < 1e-12:
         return scene
-    # (X[3], t) and (-X[3], -t) project alike; a negative median is mended by the same division.
+    # (X[3], t) and (-X[3], -t) project alike; a negative median is corrected by the same division.
     X = scene.X / np.array([1, 1, 1, scale])
     return replace(scene, t=scene.t * scale, X=X / np.linalg.norm(X, axis=1, keepdims=True))
 
@@ -116,7 +116,7 @@ def linearize(scene: Scene, seen: Observations, center: Float[np.ndarray, "2"]) 
     M = len(seen.xy)
     camera, point, log_focal = np.empty((M, 2, 6)), np.empty((M, 2, 3)), np.empty((M, 2))
     R, t, X, focal, frame, index = _arrays(scene, seen)
-    fill_jacobians(R, t, X, tangent_basis(X), focal, frame, index, MIN_Z, camera, point, log_focal)
+    fill_jacobians(R, t, X, tangent_basis(X), focal, frame, index, MIN_HOMOGENEOUS_Z, camera, point, log_focal)
     return Linearization(*residuals(scene, seen, center), camera, point, log_focal)
 
 
@@ -174,7 +174,7 @@ def adjust(
     cost, damping, done = total(scene), 1e-4, 0
     while done < iterations:
         lin = linearize(scene, seen, center)
-        weight = np.where(lin.squared < HIDDEN, 1 / (1 + lin.squared / scale**2), 0.0)
+        weight = np.where(lin.squared < BEHIND_CAMERA_ERROR, 1 / (1 + lin.squared / scale**2), 0.0)
         normal = system.normal_equations(lin.camera, lin.point, lin.log_focal, lin.residual, weight)
         if prior is not None:
             strength = len(weight) * prior.weight / prior.sigma**2

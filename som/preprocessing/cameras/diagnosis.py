@@ -4,22 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
+from som.preprocessing.cameras.options import TrustOptions
 from som.preprocessing.cameras.result import CameraEstimate
-from som.preprocessing.cameras.reversal import ALMOST_EQUAL
+from som.preprocessing.cameras.reversal import MAX_COST_RATIO
 
-LARGE_ERROR = 1.0
-"""Median reprojection error in pixels at a longer side of 480 that means trouble."""
-FEW_INLIERS = 0.6
-LOW_PARALLAX = 1.0
-"""Median widest angle in degrees below which depth cannot be triangulated."""
-FOCAL_SPREAD = 0.1
-FLAT_FOCAL = 0.01
-"""Rise of the cost at a focal length 10 % off below which the video does not tell it."""
-INLIER = 2.0
-"""Pixels at a longer side of 480 within which an observation agrees with the cameras."""
+DEFAULT = TrustOptions()
 
 
-def measure_trust(estimate: CameraEstimate) -> dict:
+def measure_trust(estimate: CameraEstimate, options: TrustOptions = DEFAULT) -> dict:
     """Registered share, reprojection errors, inliers and parallax, as plain JSON.
 
     Errors are in pixels of the images; ``inlier_share`` is of the observations in registered frames.
@@ -41,12 +33,12 @@ def measure_trust(estimate: CameraEstimate) -> dict:
     return findings | {
         "median_reprojection_px": float(np.median(errors)),
         "p90_reprojection_px": float(np.percentile(errors, 90)),
-        "inlier_share": float((errors < INLIER * max(estimate.size) / 480).mean()),
+        "inlier_share": float((errors < options.inlier_error * max(estimate.size) / 480).mean()),
         "median_parallax_deg": float(np.median(parallax)),
     }
 
 
-def explain(estimate: CameraEstimate) -> list[str]:
+def explain(estimate: CameraEstimate, options: TrustOptions = DEFAULT) -> list[str]:
     """Warnings about an estimate whose ``findings`` are complete; each one sentence that says what to do."""
     found, said = estimate.findings, []
     missing = np.flatnonzero(~estimate.registered)
@@ -58,36 +50,37 @@ def explain(estimate: CameraEstimate) -> list[str]:
         )
     if "median_reprojection_px" not in found:
         return said
-    if found["median_reprojection_px"] > LARGE_ERROR * max(estimate.size) / 480 or found["inlier_share"] < FEW_INLIERS:
+    large = found["median_reprojection_px"] > options.max_median_error * max(estimate.size) / 480
+    if large or found["inlier_share"] < options.min_inlier_share:
         said.append(
             f"only {found['inlier_share']:.0%} of the tracked points fit the cameras (median error "
             f"{found['median_reprojection_px']:.2f} px); give masks of everything that moves, the focal length, or "
             "cameras from another program."
         )
-    if found["median_parallax_deg"] < LOW_PARALLAX:
+    if found["median_parallax_deg"] < options.min_parallax:
         said.append(
             f"the camera hardly changes its place (median parallax {found['median_parallax_deg']:.2f} degrees): "
             "rotations are right but distances are guesses; use depth from a network and expect no wide novel views."
         )
     ratio = found.get("reversal_cost_ratio", 0)
-    if 1 / ALMOST_EQUAL < ratio < ALMOST_EQUAL:
+    if 1 / MAX_COST_RATIO < ratio < MAX_COST_RATIO:
         said.append(
             "near and far may be exchanged: the scene turned inside out explains the motion as well, and the one whose "
             "ground lies in front was taken; check the depth in the report."
         )
-    return said + _about_focal(found)
+    return said + _about_focal(found, options)
 
 
-def _about_focal(found: dict) -> list[str]:
+def _about_focal(found: dict, options: TrustOptions) -> list[str]:
     if found.get("focal_known"):
         return []
     said = []
-    if found.get("focal_spread", 0) > FOCAL_SPREAD:
+    if found.get("focal_spread", 0) > options.max_focal_spread:
         said.append(
             f"focal lengths that differ by {found['focal_spread']:.0%} explain the video almost equally well, "
             f"{found['focal_px']:.0f} px was taken; give `cameras.focal` or `cameras.fov` if you know the lens."
         )
-    elif found.get("focal_cost_rise", 1) < FLAT_FOCAL:
+    elif found.get("focal_cost_rise", 1) < options.min_focal_cost_rise:
         said.append(
             f"the motion hardly tells the focal length ({found['focal_px']:.0f} px taken; 10 % more or less fits "
             "almost as well); give `cameras.focal` or `cameras.fov` if you know the lens."

@@ -1,4 +1,4 @@
-"""Cameras of a casual video from its optical flow: recognises a static camera, tries several focal lengths, tells how
+"""Cameras of a casual video from its optical flow: recognises a static camera, tries several focal lengths, says how
 far to trust the outcome."""
 
 from __future__ import annotations
@@ -14,17 +14,10 @@ from som.errors import UserError
 from som.preprocessing.cameras.bundle_adjustment import Scene, residuals
 from som.preprocessing.cameras.diagnosis import explain, measure_trust
 from som.preprocessing.cameras.observations import observe
-from som.preprocessing.cameras.options import CameraOptions
+from som.preprocessing.cameras.options import CameraOptions, TrustOptions
 from som.preprocessing.cameras.result import CameraEstimate
 from som.preprocessing.cameras.search import Method, Problem, Progress, search
 from som.preprocessing.cameras.static import measure_stillness
-
-MIN_INLIERS = 12
-"""A frame needs this many observations within a pixel of the flow fields, to count as registered,"""
-MIN_INLIER_SHARE = 0.25
-"""and this share of all its observations."""
-FARTHEST = 1000.0
-"""Points beyond this many median depths are at infinity: their depth is not known."""
 
 
 def estimate_cameras(
@@ -70,7 +63,7 @@ def estimate_cameras(
     if method == "static" and not stillness.is_static:
         estimate.warnings.append(
             f"the camera was said to be static but the picture moves by up to {stillness.median_motion:.1f} px; "
-            "choose `cameras.provider` auto unless moving things fill most of the picture."
+            "choose `cameras.provider` auto unless moving objects fill most of the picture."
         )
     say("done", 1.0)
     return estimate
@@ -91,7 +84,7 @@ def _static_estimate(problem: Problem, options: CameraOptions) -> CameraEstimate
         obs_xy=np.zeros((0, 2)),
         method="static",
     )
-    estimate.findings = measure_trust(estimate) | {"focal_known": problem.known_focal is not None}
+    estimate.findings = measure_trust(estimate, options.trust) | {"focal_known": problem.known_focal is not None}
     if problem.known_focal is None:
         fov = estimate.findings["horizontal_fov_deg"]
         estimate.warnings.append(
@@ -103,20 +96,20 @@ def _static_estimate(problem: Problem, options: CameraOptions) -> CameraEstimate
 
 def _moving_estimate(problem: Problem, method: Method, options: CameraOptions, say: Progress) -> CameraEstimate:
     found = search(problem, method, options, say)
-    estimate = _to_estimate(problem, found.method, found.scene)
+    estimate = _to_estimate(problem, found.method, found.scene, options.trust)
     estimate.findings |= found.findings
-    estimate.warnings += explain(estimate)
+    estimate.warnings += explain(estimate, options.trust)
     return estimate
 
 
-def _to_estimate(problem: Problem, method: str, scene: Scene) -> CameraEstimate:
+def _to_estimate(problem: Problem, method: str, scene: Scene, options: TrustOptions) -> CameraEstimate:
     """Leaves out points at infinity, judges the frames, and makes the first registered camera the world."""
     seen = problem.seen
     errors = np.sqrt(residuals(scene, seen, problem.center)[1])
     fits = errors < problem.pixel
     inliers = np.bincount(seen.frame[fits], minlength=problem.num_frames)
     total = np.bincount(seen.frame, minlength=problem.num_frames)
-    registered = (inliers >= MIN_INLIERS) & (inliers >= MIN_INLIER_SHARE * total)
+    registered = (inliers >= options.min_inliers) & (inliers >= options.min_registered_share * total)
     if registered.sum() < 2:
         raise UserError(
             "no camera motion explains the video's flow; give masks of everything that moves, `cameras.focal`, or "
@@ -127,7 +120,7 @@ def _to_estimate(problem: Problem, method: str, scene: Scene) -> CameraEstimate:
     points = scene.X[:, :3] / np.where(np.abs(scene.X[:, 3:]) > 1e-9, scene.X[:, 3:], 1e-9)
     z = np.einsum("mj,mj->m", w2c[seen.frame, 2, :3], points[seen.point]) + w2c[seen.frame, 2, 3]
     behind = np.bincount(seen.point, z <= 0, minlength=seen.num_points) > 0
-    far = np.bincount(seen.point, z > FARTHEST, minlength=seen.num_points) > 0
+    far = np.bincount(seen.point, z > options.max_depth, minlength=seen.num_points) > 0
     kept, chosen = seen.select(~(behind | far)[seen.point])
     points = points[chosen] @ first[:3, :3].T + first[:3, 3]
     estimate = CameraEstimate(
@@ -142,7 +135,7 @@ def _to_estimate(problem: Problem, method: str, scene: Scene) -> CameraEstimate:
         obs_xy=kept.xy,
         method=method,
     )
-    estimate.findings = measure_trust(estimate)
+    estimate.findings = measure_trust(estimate, options)
     return estimate
 
 

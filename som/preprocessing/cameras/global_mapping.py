@@ -18,9 +18,9 @@ from jaxtyping import Bool, Float
 from som.preprocessing.cameras.observations import Observations
 from som.preprocessing.cameras.options import CameraOptions
 
-MIN_MATCHES = 15
+MIN_COMMON_POINTS = 15
 """Pairs of images with fewer common points are not matched."""
-MIN_FRAMES = 3
+MIN_REGISTERED_FRAMES = 3
 """A reconstruction of fewer frames is none."""
 
 
@@ -81,7 +81,7 @@ def map_cameras(
         verification.ransac.max_error = options.max_match_error
         verification.ransac.random_seed = options.seed
         pipeline = pycolmap.GlobalPipelineOptions()
-        pipeline.min_num_matches = MIN_MATCHES
+        pipeline.min_num_matches = MIN_COMMON_POINTS
         pipeline.num_threads, pipeline.random_seed = num_threads, options.seed
         pipeline.mapper.bundle_adjustment.refine_focal_length = not known_focal
         for name in ("images", "sparse"):
@@ -129,7 +129,7 @@ def _write_database(
         pairs = []
         for a, b in ((t, t + s) for t in range(len(names)) for s in strides if t + s < len(names)):
             common = (index[a] >= 0) & (index[b] >= 0)
-            if common.sum() >= MIN_MATCHES:
+            if common.sum() >= MIN_COMMON_POINTS:
                 matches = np.stack([index[a, common], index[b, common]], 1).astype(np.uint32)
                 database.write_matches(a + 1, b + 1, matches)
                 pairs.append((a, b))
@@ -140,7 +140,7 @@ def _write_database(
 
 def _largest(models: dict, num_frames: int) -> MappedCameras:
     model = max(models.values(), key=lambda m: m.num_reg_images(), default=None)
-    if model is None or model.num_reg_images() < MIN_FRAMES:
+    if model is None or model.num_reg_images() < MIN_REGISTERED_FRAMES:
         raise GlobalMappingError("fewer than three frames could be registered")
     w2c = np.broadcast_to(np.eye(4), (num_frames, 4, 4)).copy()
     registered = np.zeros(num_frames, bool)

@@ -18,26 +18,10 @@ from jaxtyping import Float
 from som.cameras.geometry import triangulate
 from som.preprocessing.cameras.bundle_adjustment import FocalPrior, Scene, Solution, adjust, normalized
 from som.preprocessing.cameras.observations import Observations
+from som.preprocessing.cameras.options import IncrementalOptions
 from som.preprocessing.cameras.reversal import reversed_scene
 
-FIRST_WINDOW = 10
-"""Frames that are adjusted first, from rotations and points at one depth."""
-GROWTH = 5
-"""Frames that are added at a time."""
-WINDOW = 20
-"""Frames that are adjusted each time,"""
-ANCHORS = 5
-"""but for the first of them, which hold place and scale."""
-FULL_GROWTH = 1.5
-"""Everything so far is adjusted when it has so many times the frames of the time before."""
-REVERSIBLE = 45
-"""Up to so many frames the scene reversed in depth is tried too: what begins reversed hardly ever turns round later."""
-ITERATIONS = 10
-"""Of each of these adjustments, at most."""
-MIN_SIGHTINGS = 3
-"""A point takes part once so many of the frames see it."""
-MIN_COMMON = 8
-"""Points that two frames must share for the rotation between them to be estimated."""
+DEFAULT = IncrementalOptions()
 
 
 def build_scene(
@@ -48,6 +32,7 @@ def build_scene(
     *,
     scale: float,
     nearness: Float[np.ndarray, "p"] | None = None,
+    options: IncrementalOptions = DEFAULT,
     progress: Callable[[float], None] | None = None,
 ) -> Scene:
     """Cameras and points at a held focal length, from nothing else.
@@ -59,30 +44,31 @@ def build_scene(
         scale: of the robust loss, pixels.
         nearness: inverse depth of each point where its track begins, over the median of what is there; all are taken to
             be 1 where this is None.
+        options: numbers of frames and points.
         progress: called with the share of the frames that are in.
 
     Returns:
         cameras of all frames (those that nothing links to their predecessor are turned like it), and all points.
     """
-    chain = chain_rotations(seen, num_frames, center, focal, scale)
+    chain = chain_rotations(seen, num_frames, center, focal, scale, min_common=options.min_common_points)
     R = chain.copy()
     t = np.zeros((num_frames, 3))
     X = np.zeros((seen.num_points, 4))
     known = np.zeros(seen.num_points, bool)
     scene = Scene(R, t, X, focal)
-    end, adjusted = min(FIRST_WINDOW, num_frames), 0
+    end, adjusted = min(options.initial_frames, num_frames), 0
     while True:
-        _place_new_points(seen, R, t, X, known, center, focal, end, nearness)
-        if end <= WINDOW or end >= FULL_GROWTH * adjusted:
-            _adjust_frames(scene, seen, known, 0, end, center, scale)
+        _place_new_points(seen, R, t, X, known, center, focal, end, nearness, options)
+        if end <= options.window_frames or end >= options.full_growth * adjusted:
+            _adjust_frames(scene, seen, known, 0, end, center, scale, options)
             adjusted = end
         else:
-            _adjust_frames(scene, seen, known, end - WINDOW, end, center, scale)
+            _adjust_frames(scene, seen, known, end - options.window_frames, end, center, scale, options)
         if progress is not None:
             progress(end / num_frames)
         if end == num_frames:
             return scene
-        new_end = min(end + GROWTH, num_frames)
+        new_end = min(end + options.frames_per_step, num_frames)
         R[end:new_end] = chain[end:new_end] @ chain[end - 1].T @ R[end - 1]
         velocity = _velocity(R, t, end)
         last = -R[end - 1].T @ t[end - 1]
@@ -122,16 +108,25 @@ def triangulated_scene(
 
 
 def chain_rotations(
-    seen: Observations, num_frames: int, center: Float[np.ndarray, "2"], focal: float, scale: float
+    seen: Observations,
+    num_frames: int,
+    center: Float[np.ndarray, "2"],
+    focal: float,
+    scale: float,
+    *,
+    min_common: int = DEFAULT.min_common_points,
 ) -> Float[np.ndarray, "t 3 3"]:
-    """Orientation of every frame (the first: identity) as if the camera only turned."""
+    """Orientation of every frame (the first: identity) as if the camera only turned.
+
+    Between two frames of fewer than ``min_common`` common points it is taken not to turn.
+    """
     index = np.full((num_frames, seen.num_points), -1)
     index[seen.frame, seen.point] = np.arange(len(seen.frame))
     rays = np.concatenate([(seen.xy - center) / focal, np.ones((len(seen.xy), 1))], 1)
     R = [np.eye(3)]
     for a, b in itertools.pairwise(index):
         common = (a >= 0) & (b >= 0)
-        turn = _rotation(rays[a[common]], rays[b[common]], scale / focal) if common.sum() >= MIN_COMMON else np.eye(3)
+        turn = _rotation(rays[a[common]], rays[b[common]], scale / focal) if common.sum() >= min_common else np.eye(3)
         R.append(turn @ R[-1])
     return np.stack(R)
 
@@ -149,21 +144,29 @@ def _rotation(source: Float[np.ndarray, "n 3"], target: Float[np.ndarray, "n 3"]
 
 
 def _adjust_frames(
-    scene: Scene, seen: Observations, known: np.ndarray, start: int, end: int, center: np.ndarray, scale: float
+    scene: Scene,
+    seen: Observations,
+    known: np.ndarray,
+    start: int,
+    end: int,
+    center: np.ndarray,
+    scale: float,
+    options: IncrementalOptions,
 ) -> None:
     """Adjusts, in place, the cameras in [start, end) and the known points by what is seen there.
 
-    A window that begins after the first frame is anchored to its first cameras; else the world's scale is set anew.
+    A window that begins after the first frame holds its first cameras fixed; else the world's scale is set anew.
     """
     inside = (seen.frame >= start) & (seen.frame < end) & known[seen.point]
-    sightings = np.bincount(seen.point[inside], minlength=seen.num_points)
-    window, points = seen.select(inside & (sightings >= MIN_SIGHTINGS)[seen.point])
+    times_seen = np.bincount(seen.point[inside], minlength=seen.num_points)
+    window, points = seen.select(inside & (times_seen >= options.min_observations)[seen.point])
     window = replace(window, frame=window.frame - start)
     part = Scene(scene.R[start:end], scene.t[start:end], scene.X[points], scene.focal)
-    fixed = tuple(range(ANCHORS)) if start else (0,)
-    solution = adjust(part, window, center, scale=scale, iterations=ITERATIONS, fixed=fixed)
-    if start == 0 and end <= REVERSIBLE:
-        turned = adjust(reversed_scene(solution.scene, window), window, center, scale=scale, iterations=ITERATIONS)
+    fixed = tuple(range(options.fixed_frames)) if start else (0,)
+    limit = options.max_iterations
+    solution = adjust(part, window, center, scale=scale, iterations=limit, fixed=fixed)
+    if start == 0 and end <= options.max_reversal_frames:
+        turned = adjust(reversed_scene(solution.scene, window), window, center, scale=scale, iterations=limit)
         solution = min(solution, turned, key=lambda s: s.cost)
     part = solution.scene if start else normalized(solution.scene, window)
     scene.R[start:end], scene.t[start:end], scene.X[points] = part.R, part.t, part.X
@@ -179,6 +182,7 @@ def _place_new_points(
     focal: float,
     end: int,
     nearness: np.ndarray | None,
+    options: IncrementalOptions,
 ) -> None:
     """Sets points queried before ``end`` on the ray of their query, at the median depth of what is known there, divided
     by their ``nearness`` where that is given."""
@@ -186,12 +190,12 @@ def _place_new_points(
     times_seen = np.bincount(seen.point[seen.frame < end], minlength=len(X))
     for frame in np.unique(seen.query_frame[seen.query_frame < end]):
         here = seen.frame == frame
-        new = here & at_query & ~known[seen.point] & (times_seen[seen.point] >= MIN_SIGHTINGS)
+        new = here & at_query & ~known[seen.point] & (times_seen[seen.point] >= options.min_observations)
         if not new.any():
             continue
         old = X[seen.point[here & known[seen.point]]]
         depth_times_w = old[:, :3] @ R[frame, 2] + old[:, 3] * t[frame, 2]
-        w = np.median(old[:, 3] / np.maximum(depth_times_w, 1e-9)) if len(old) > MIN_COMMON else 1.0
+        w = np.median(old[:, 3] / np.maximum(depth_times_w, 1e-9)) if len(old) > options.min_common_points else 1.0
         rays = np.concatenate([(seen.xy[new] - center) / focal, np.ones((new.sum(), 1))], 1)
         w = w * (np.ones(len(rays)) if nearness is None else nearness[seen.point[new]])[:, None]
         points = np.concatenate([(rays - w * t[frame]) @ R[frame], w], 1)

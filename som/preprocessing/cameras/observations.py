@@ -16,15 +16,15 @@ from flow.video_flow import VideoFlow
 from som.errors import UserError
 from som.preprocessing.cameras.options import CameraOptions
 
-MASK_MARGIN = 3
-"""Pixels of the flow fields kept from moving things: flow near their outlines mixes two motions."""
-MIN_OBSERVATIONS = 3
-"""Points seen in fewer frames tell nothing: two views are always met by some depth."""
+MASK_MARGIN_PX = 3
+"""Pixels of the flow fields kept from moving objects: flow near their outlines mixes two motions."""
+MIN_FRAMES_PER_POINT = 3
+"""Points seen in fewer frames constrain nothing: some depth fits any two views."""
 
 
 @dataclass(frozen=True)
 class Observations:
-    """M sightings of P points, sorted by point and frame."""
+    """M observations of P points, sorted by point and frame."""
 
     frame: Int[np.ndarray, "m"]
     point: Int[np.ndarray, "m"]
@@ -39,13 +39,13 @@ class Observations:
         return len(self.query_frame)
 
     def select(self, keep: Bool[np.ndarray, "m"]) -> tuple[Observations, Int[np.ndarray, "p2"]]:
-        """The sightings at ``keep``, and which of the points they show; those get new numbers in the same order."""
+        """Those at ``keep``, and which of the points they show; these get new numbers in the same order."""
         points, renumbered = np.unique(self.point[keep], return_inverse=True)
         selected = Observations(self.frame[keep], renumbered, self.xy[keep], self.query_frame[points])
         return selected, points
 
     def thinned(self, per_frame: int) -> Observations:
-        """The sightings of about so many points of each query frame, spread over all that it has."""
+        """The observations of about so many points of each query frame, spread over all that it has."""
         chosen = np.zeros(self.num_points, bool)
         for frame in np.unique(self.query_frame):
             here = np.flatnonzero(self.query_frame == frame)
@@ -54,7 +54,7 @@ class Observations:
         return self.select(chosen[self.point])[0]
 
     def scaled(self, sx: float, sy: float) -> Observations:
-        """The same sightings in an image resized by (sx, sy)."""
+        """The same observations in an image resized by (sx, sy)."""
         return replace(self, xy=self.xy * [sx, sy])
 
 
@@ -72,7 +72,7 @@ def observe(
         frames: (T,H,W,3) RGB at image size; points without texture are avoided.
 
     Returns:
-        sightings in pixels of the flow fields, of points that are seen in three frames or more.
+        observations in pixels of the flow fields, of points that are seen in three frames or more.
 
     Raises:
         UserError: nothing static is left to track.
@@ -100,13 +100,14 @@ def observe(
     if valid is not None:
         column, row = (np.clip(xy[..., i].astype(int), 0, size[1 - i] - 1) for i in (0, 1))
         visible &= valid.numpy()[np.arange(T), row, column]
-    visible &= (visible.sum(1) >= MIN_OBSERVATIONS)[:, None] & visible[np.arange(len(visible)), query_frames][:, None]
+    at_query = visible[np.arange(len(visible)), query_frames]
+    visible &= ((visible.sum(1) >= MIN_FRAMES_PER_POINT) & at_query)[:, None]
     point, frame = np.nonzero(visible)
     seen = Observations(frame, point, xy[point, frame], query_frames.numpy())
     if len(frame) == 0:
         masked = "" if moving is None else " outside the moving masks (are they inverted?)"
         raise UserError(
-            f"no point of the video can be followed through {MIN_OBSERVATIONS} frames{masked}; "
+            f"no point of the video can be followed through {MIN_FRAMES_PER_POINT} frames{masked}; "
             "check that the frames are in order, sharp and of one shot."
         )
     return seen.select(np.ones(len(frame), bool))[0]
@@ -114,7 +115,7 @@ def observe(
 
 def _reduced_mask(moving: Bool[np.ndarray, "t h w"], size: tuple[int, int]) -> Bool[np.ndarray, "t h2 w2"]:
     """Pixels of the flow fields in which anything moves, or near such."""
-    kernel = np.ones((2 * MASK_MARGIN + 1, 2 * MASK_MARGIN + 1), np.uint8)
+    kernel = np.ones((2 * MASK_MARGIN_PX + 1, 2 * MASK_MARGIN_PX + 1), np.uint8)
 
     def reduce(mask: np.ndarray) -> np.ndarray:
         share = cv2.resize(mask.astype(np.float32), size[::-1], interpolation=cv2.INTER_AREA)

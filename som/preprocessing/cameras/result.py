@@ -16,9 +16,9 @@ from som.cameras.geometry import max_parallax
 from som.errors import UserError
 from som.files import read_npz, write_npz
 
-MAX_ERROR = 1.0
+MAX_ERROR_PX_480 = 1.0
 """Sparse depth is taken from observations with a reprojection error below this many pixels at a longer side of 480."""
-MIN_PARALLAX = 1.0
+MIN_PARALLAX_DEG = 1.0
 """Degrees between the two outermost rays to a point, below which its depth is not used."""
 
 
@@ -95,18 +95,18 @@ class CameraEstimate:
         centers = -np.einsum("tji,tj->ti", self.w2c[:, :3, :3], self.w2c[:, :3, 3])
         return max_parallax(self.points, centers, self.obs_frame, self.obs_point)
 
-    def sparse_depth(self, min_parallax: float = MIN_PARALLAX) -> Float[np.ndarray, "t h w"]:
+    def sparse_depth(self, min_parallax: float = MIN_PARALLAX_DEG) -> Float[np.ndarray, "t h w"]:
         """(T,H,W) float32 z of the triangulated points at the pixels that see them, 0 elsewhere.
 
-        Only registered frames, errors below ``MAX_ERROR`` and points with ``min_parallax`` degrees. Where several fall
-        into one pixel the nearest is kept.
+        Only registered frames, errors below ``MAX_ERROR_PX_480`` and points with ``min_parallax`` degrees. Where
+        several fall into one pixel the nearest is kept.
         """
         H, W = self.size
         depth = np.zeros((self.num_frames, H, W), np.float32)
         z = self.observation_depths()
         column, row = (np.floor(self.obs_xy[:, i]).astype(int) for i in (0, 1))
         good = self.registered[self.obs_frame] & (z > 0)
-        good &= self.reprojection_errors() < MAX_ERROR * max(H, W) / 480
+        good &= self.reprojection_errors() < MAX_ERROR_PX_480 * max(H, W) / 480
         good &= self.parallax_degrees()[self.obs_point] >= min_parallax
         good &= (column >= 0) & (column < W) & (row >= 0) & (row < H)
         order = np.flatnonzero(good)[np.argsort(-z[good], kind="stable")]

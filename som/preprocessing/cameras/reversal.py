@@ -13,10 +13,10 @@ from jaxtyping import Float
 from som.preprocessing.cameras.bundle_adjustment import Scene, camera_coordinates, normalized
 from som.preprocessing.cameras.observations import Observations
 
-TAILS = (0.02, 0.98)
+DEPTH_QUANTILES = (0.02, 0.98)
 """Quantiles of inverse depth that stand for its smallest and largest value."""
-ALMOST_EQUAL = 1.1
-"""Costs within this factor of each other say that the video cannot tell the two scenes apart."""
+MAX_COST_RATIO = 1.1
+"""Costs within this factor of each other cannot distinguish the two scenes."""
 
 
 def reversed_scene(scene: Scene, seen: Observations) -> Scene:
@@ -27,7 +27,7 @@ def reversed_scene(scene: Scene, seen: Observations) -> Scene:
     y = scene.X[:, :3] @ scene.R[0].T + scene.X[:, 3:] * scene.t[0]
     rays = y / np.where(np.abs(y[:, 2:]) > 1e-9, y[:, 2:], 1e-9)
     inverse_depth = scene.X[:, 3] / np.where(np.abs(y[:, 2]) > 1e-9, y[:, 2], 1e-9)
-    low, high = np.quantile(inverse_depth, TAILS)
+    low, high = np.quantile(inverse_depth, DEPTH_QUANTILES)
     mirrored = np.clip(low + high - inverse_depth, 1e-3 * max(high, 1e-3), None)
     X = np.concatenate([(rays + mirrored[:, None] * scene.t[0]) @ scene.R[0], mirrored[:, None]], 1)
     X /= np.linalg.norm(X, axis=1, keepdims=True)
@@ -41,7 +41,7 @@ def nearness_below(scene: Scene, seen: Observations) -> float:
     """
     y = camera_coordinates(scene, seen)
     inverse_depth = scene.X[seen.point, 3] / np.maximum(y[:, 2], 1e-9)
-    clipped = np.clip(inverse_depth, *np.quantile(inverse_depth, TAILS))
+    clipped = np.clip(inverse_depth, *np.quantile(inverse_depth, DEPTH_QUANTILES))
     return _correlation(clipped, seen.xy[:, 1])
 
 
@@ -52,7 +52,7 @@ def prefer_reversed(cost: float, reversed_cost: float, below: float, reversed_be
         cost, reversed_cost: robust costs of both, after adjustment.
         below, reversed_below: ``nearness_below`` of both.
     """
-    if max(cost, reversed_cost) > ALMOST_EQUAL * min(cost, reversed_cost):
+    if max(cost, reversed_cost) > MAX_COST_RATIO * min(cost, reversed_cost):
         return reversed_cost < cost
     return reversed_below > below
 

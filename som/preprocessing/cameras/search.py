@@ -23,16 +23,6 @@ from som.preprocessing.cameras.options import CameraOptions
 from som.preprocessing.cameras.reversal import nearness_below, prefer_reversed, reversed_scene
 
 Method = Literal["auto", "global_mapping", "bundle_adjustment", "static"]
-TOLERANT = (1.0, 0.4)
-"""Scales of the first adjustments, in pixels of the flow fields."""
-ALMOST_EQUAL = 1.15
-"""Costs within this factor of the lowest say that a focal length is possible."""
-SECOND_OPINION = 0.6
-"""If fewer observations than this share fit the best cameras, ``auto`` asks global mapping too."""
-NOISE_RANGE = (0.3, 2.0)
-"""The last loss fits the residuals' own spread, within these multiples of the expected one."""
-FOCAL_TRIAL = 1.1
-"""The focal length is held this factor longer and shorter, to see whether the video minds."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +54,7 @@ class Problem:
             (H, W),
             np.array([W / 2, H / 2]),
             pixel,
-            tuple(pixel * scale for scale in (*TOLERANT, options.noise)),
+            tuple(pixel * scale for scale in (*options.search.loss_scales, options.noise)),
             options.known_focal(W),
         )
 
@@ -120,7 +110,7 @@ def search(problem: Problem, method: Method, options: CameraOptions, say: Progre
     failures: list[str] = []
     first = "global_mapping" if method == "global_mapping" else "bundle_adjustment"
     candidates = _try_starts(problem, options, first, failures, say)
-    doubtful = max((c.inlier_share for c in candidates), default=0) < SECOND_OPINION
+    doubtful = max((c.inlier_share for c in candidates), default=0) < options.search.min_inlier_share
     if method == "auto" and doubtful and is_available():
         candidates += _try_starts(problem, options, "global_mapping", failures, say)
     if not candidates:
@@ -139,7 +129,8 @@ def search(problem: Problem, method: Method, options: CameraOptions, say: Progre
     }
     if problem.known_focal is None:
         say("testing the focal length", 0.8)
-        possible = [c.scene.focal for c in (best, *candidates) if c.cost <= ALMOST_EQUAL * lowest.cost]
+        most_cost = options.search.max_cost_ratio * lowest.cost
+        possible = [c.scene.focal for c in (best, *candidates) if c.cost <= most_cost]
         findings["focal_spread"] = float(max(possible) / min(possible) - 1)
         findings["focal_cost_rise"] = _focal_cost_rise(problem, options, best)
     say("refining", 0.85)
@@ -147,7 +138,7 @@ def search(problem: Problem, method: Method, options: CameraOptions, say: Progre
     prior = _prior(problem, options)
     refined = refine_scene(complete, problem.seen, problem.center, scales=problem.scales[1:], prior=prior)
     noise = residual_scale(refined.scene, problem.seen, problem.center)
-    least, most = (factor * problem.scales[-1] for factor in NOISE_RANGE)
+    least, most = (factor * problem.scales[-1] for factor in options.search.noise_range)
     last = min(max(float(noise), least), most)
     refined = refine_scene(refined.scene, problem.seen, problem.center, scales=(last,), prior=prior)
     return Found(best.method, refined.scene, findings | {"loss_scale_px": round(last, 4)})
@@ -192,14 +183,14 @@ def _unreversed(problem: Problem, options: CameraOptions, best: Candidate) -> tu
 
 
 def _focal_cost_rise(problem: Problem, options: CameraOptions, best: Candidate) -> float:
-    """By which share the cost rises at least if the focal length is 10 % longer or shorter and all else adapts."""
+    """Relative rise of the cost at least if the focal length is held longer or shorter and all else adapts."""
     seen = problem.seen.thinned(options.search_points)
-    scale = problem.scales[-2:-1]
+    scale, change = problem.scales[-2:-1], options.search.focal_change
     free, longer, shorter = (
         refine_scene(
             replace(best.scene, focal=factor * best.scene.focal), seen, problem.center, scales=scale, prior=None
         )
-        for factor in (1.0, FOCAL_TRIAL, 1 / FOCAL_TRIAL)
+        for factor in (1.0, change, 1 / change)
     )
     return float(min(longer.cost, shorter.cost) / free.cost - 1)
 
@@ -220,10 +211,11 @@ def _solve(
             problem.center,
             start,
             scale=problem.scales[0],
+            options=options.incremental,
             progress=lambda share: report(0.7 * share),
         )
     report(0.7)
-    # All but the last, strict scale, at which the cost hardly tells a bad scene from a worse one.
+    # All but the last, strict scale, at which the cost hardly differs between a bad scene and a worse one.
     solution = refine_scene(scene, seen, problem.center, scales=problem.scales[:-1], prior=_prior(problem, options))
     cost = solution.cost / (len(seen.xy) * problem.pixel**2)
     report(1.0)

@@ -8,7 +8,9 @@ import numpy as np
 
 from som.preprocessing.cameras.observations import Observations
 
-BORDER = 0.2
+MIN_COMMON_POINTS = 10
+"""Points that two frames must share to be compared."""
+BORDER_SHARE = 0.2
 """The ring along the image's border has this share of its width and height on each side."""
 
 
@@ -30,7 +32,7 @@ class Stillness:
 
 
 def measure_stillness(seen: Observations, num_frames: int, size: tuple[int, int], limit: float) -> Stillness:
-    """Compares all sightings with those at the points' query frames.
+    """Compares all observations with those at the points' query frames.
 
     Every pair of a query frame and another frame counts by itself, so that a camera that moves and comes back is not
     mistaken for a static one, and neither is one that starts to move late.
@@ -45,19 +47,15 @@ def measure_stillness(seen: Observations, num_frames: int, size: tuple[int, int]
     motion = np.linalg.norm(seen.xy - start[seen.point], axis=1)
     height, width = size
     relative = start / [width, height]
-    ring = np.any((relative < BORDER) | (relative > 1 - BORDER), axis=1)[seen.point]
+    ring = np.any((relative < BORDER_SHARE) | (relative > 1 - BORDER_SHARE), axis=1)[seen.point]
     pair = seen.query_frame[seen.point] * num_frames + seen.frame
     order = np.flatnonzero(~at_query)[np.argsort(pair[~at_query], kind="stable")]
     still, border, medians = [1.0], [1.0], [0.0]
     for here in np.split(order, np.flatnonzero(np.diff(pair[order])) + 1):
-        if len(here) < MIN_POINTS:
+        if len(here) < MIN_COMMON_POINTS:
             continue
         still.append(float((motion[here] < limit).mean()))
         medians.append(float(np.median(motion[here])))
-        if ring[here].sum() >= MIN_POINTS:
+        if ring[here].sum() >= MIN_COMMON_POINTS:
             border.append(float((motion[here[ring[here]]] < limit).mean()))
     return Stillness(min(still), min(border), max(medians))
-
-
-MIN_POINTS = 10
-"""Pairs of frames with fewer common points say nothing."""

@@ -28,7 +28,7 @@ from som.preprocessing.scene_cameras import SceneCameras
 class EstimatedDepth(DepthProvider):
     """Plane sweep with the cameras, and a network that learns from it."""
 
-    options = ("max_side", "refine_poses", "weights", "budget_s")
+    options = ("max_side", "refine_poses", "weights", "budget_s", "moving")
 
     def check(self, settings: DepthSettings) -> None:
         if settings.weights is not None:
@@ -49,7 +49,7 @@ class EstimatedDepth(DepthProvider):
 class GuessedLayout(DepthProvider):
     """Level ground and a wall, for clips whose camera does not travel."""
 
-    options = ("max_side",)
+    options = ("max_side", "moving")
 
     def provide(
         self, clip: Clip, settings: DepthSettings, *, device: torch.device, seed: int, progress: Progress

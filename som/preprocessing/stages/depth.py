@@ -24,9 +24,9 @@ from som.preprocessing.scene_cameras import SceneCameras
 from som.preprocessing.stages.base import Outcome, ProvidedStage, outcome_of
 from som.preprocessing.workspace import Workspace
 
-MIN_ANCHORS = 50
+MIN_COMPARED_POINTS = 50
 """Triangulated points that must have depth for its scale to be compared with that of the cameras."""
-WRONG_SPREAD = 0.3
+MAX_SCALE_SPREAD = 0.3
 """Relative spread of that scale, over the points, above which depth and cameras hardly fit each other."""
 
 
@@ -80,7 +80,7 @@ class Depth(ProvidedStage[DepthProvider]):
         used = np.flatnonzero(cameras.registered)
         depth, confidence = depth[used], None if found.confidence is None else found.confidence[used]
         if found.moving == "unknown":
-            depth, corrected = _with_moving_things(depth, confidence, used, work)
+            depth, corrected = _with_moving_objects(depth, confidence, used, work)
             source, outcome.findings = source | corrected, outcome.findings | corrected
         names = [work.frames.names[i] for i in used]
         write_depth_prior(
@@ -108,7 +108,7 @@ def _in_one_scale(
         return found.depth, cameras
     factor, spread = ratio
     outcome.findings |= {"scale_of_cameras": factor, "scale_spread": spread}
-    if spread > WRONG_SPREAD:
+    if spread > MAX_SCALE_SPREAD:
         outcome.warnings.append(
             f"given depth and triangulated points differ by a factor that spreads by {100 * spread:.0f} %: the "
             "depth is not of one scale; `depth.given_kind` relative lets training align every frame."
@@ -122,17 +122,17 @@ def _scale_of(depth: Tensor, cameras: SceneCameras, size: tuple[int, int]) -> tu
     """Median of depth over triangulated depth, and its relative spread (median deviation); None for too few."""
     sparse = torch.from_numpy(cameras.sparse_maps(size, (depth.shape[1], depth.shape[2])))
     both = (sparse > 0) & (depth > 0)
-    if int(both.sum()) < MIN_ANCHORS:
+    if int(both.sum()) < MIN_COMPARED_POINTS:
         return None
     ratio = depth[both] / sparse[both]
     factor = float(ratio.median())
     return factor, float((ratio / factor - 1).abs().median())
 
 
-def _with_moving_things(
+def _with_moving_objects(
     depth: Tensor, confidence: Tensor | None, used: np.ndarray, work: Workspace
 ) -> tuple[Tensor, dict[str, Any]]:
-    """Depth (n,h,w) of the frames ``used`` with that of moving things worked out, and what was done."""
+    """Depth (n,h,w) of the frames ``used`` with that of moving objects corrected, and what was done."""
     (H, W), (h, w), path = work.frames.size, depth.shape[1:], work.root / "tracks.npz"
     if work.foreground is None or not path.is_file():
         return depth, {}
@@ -142,4 +142,5 @@ def _with_moving_things(
     tracks = read_tracks(path, work.num_frames, scale=(w / W, h / H))
     K = resize_intrinsics(torch.from_numpy(work.cameras.K[used]).float(), w / W, h / H)
     confidence = torch.ones_like(depth) if confidence is None else confidence
-    return moving_depth(depth, confidence, moving, tracks.xy[:, used], tracks.visible[:, used], K)
+    options = work.run.depth.moving
+    return moving_depth(depth, confidence, moving, tracks.xy[:, used], tracks.visible[:, used], K, options)

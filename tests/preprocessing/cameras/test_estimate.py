@@ -20,7 +20,7 @@ from som.preprocessing.cameras.alignment import camera_centers, focal_error, tra
 from som.preprocessing.cameras.diagnosis import explain
 from som.preprocessing.cameras.estimate import estimate_cameras
 from som.preprocessing.cameras.global_mapping import GlobalMappingError
-from som.preprocessing.cameras.options import CameraOptions
+from som.preprocessing.cameras.options import CameraOptions, SearchOptions
 from som.preprocessing.cameras.result import CameraEstimate
 
 T, H, W, FOCAL = 14, 60, 96, 84.0
@@ -254,7 +254,7 @@ def test_global_mapping_without_pycolmap_says_how_to_get_it(moving_flow, monkeyp
         estimate_cameras(moving_flow, method="global_mapping")
 
 
-def test_failing_global_mapping_is_told_with_its_reason(moving_flow, monkeypatch):
+def test_failing_global_mapping_gives_its_reason(moving_flow, monkeypatch):
     def fail(*args, **kwargs):
         raise GlobalMappingError("no tie points")
 
@@ -263,8 +263,8 @@ def test_failing_global_mapping_is_told_with_its_reason(moving_flow, monkeypatch
     with pytest.raises(UserError, match="no tie points"):
         estimate_cameras(moving_flow, method="global_mapping", options=CameraOptions(focal=FOCAL, points_per_query=40))
     # auto asks it only for a second opinion, and lives without
-    monkeypatch.setattr(search, "SECOND_OPINION", 1.1)
-    found = estimate_cameras(moving_flow, options=CameraOptions(focal=FOCAL, points_per_query=40))
+    always = SearchOptions(min_inlier_share=1.1)
+    found = estimate_cameras(moving_flow, options=CameraOptions(focal=FOCAL, points_per_query=40, search=always))
     assert found.method == "bundle_adjustment"
     assert "no tie points" in found.findings["failures"][0]
 

@@ -100,9 +100,10 @@ def test_a_window_leaves_its_anchors_and_what_it_does_not_see():
     scene = build_scene(seen, 60, CENTER, FOCAL, scale=1.0)
     before = replace(scene, R=scene.R.copy(), t=scene.t.copy(), X=scene.X.copy())
     scene.t[50:] += 0.02
-    growing._adjust_frames(scene, seen, np.ones(seen.num_points, bool), 40, 60, CENTER, 1.0)
-    np.testing.assert_array_equal(scene.R[: 40 + growing.ANCHORS], before.R[: 40 + growing.ANCHORS])
-    np.testing.assert_array_equal(scene.t[: 40 + growing.ANCHORS], before.t[: 40 + growing.ANCHORS])
+    growing._adjust_frames(scene, seen, np.ones(seen.num_points, bool), 40, 60, CENTER, 1.0, growing.DEFAULT)
+    last_fixed = 40 + growing.DEFAULT.fixed_frames
+    np.testing.assert_array_equal(scene.R[:last_fixed], before.R[:last_fixed])
+    np.testing.assert_array_equal(scene.t[:last_fixed], before.t[:last_fixed])
     unseen = np.setdiff1d(np.arange(seen.num_points), seen.point[seen.frame >= 40])
     np.testing.assert_array_equal(scene.X[unseen], before.X[unseen])
     assert np.abs(scene.t[50:] - before.t[50:]).max() < 0.005
