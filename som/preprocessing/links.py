@@ -13,12 +13,12 @@ from flow.video_flow import VideoFlow
 from som.data.dataset import VideoDataset, Views
 from som.preprocessing.facts import camera_centers, on_foreground
 
-MIN_LINKS = 50
-"""Fewer linked points say nothing about cameras or depth."""
-MIN_DISTANCE = 4
+MIN_LINKED_POINTS = 50
+"""Linked points below which nothing is said about cameras or depth."""
+MIN_FRAME_DISTANCE = 4
 """Links span at least this many times, where the video is long enough, so that the camera has moved."""
-LARGEST_ERROR = 1e4
-NUM_PAIRS, GRID = 12, 24
+MAX_ERROR_PX = 1e4
+NUM_PAIRS, POINTS_PER_SIDE = 12, 24
 """So many pairs of frames, and points per side of a frame, are linked by flow."""
 
 
@@ -38,12 +38,12 @@ class Links:
     @property
     def median_error(self) -> float:
         """Pixels; the largest finite error where most points lie behind a camera."""
-        return float(np.median(np.minimum(self.error, LARGEST_ERROR)))
+        return float(np.median(np.minimum(self.error, MAX_ERROR_PX)))
 
     @property
     def median_parallax(self) -> float:
         """Pixels."""
-        return float(np.median(np.minimum(self.parallax, LARGEST_ERROR)))
+        return float(np.median(np.minimum(self.parallax, MAX_ERROR_PX)))
 
     def facts(self) -> dict:
         """Plain JSON."""
@@ -59,14 +59,15 @@ def link_by_tracks(dataset: VideoDataset) -> Links | None:
     """Links every background track's query with the view farthest from it in space; None if there are too few."""
     tracks, train = dataset.tracks, dataset.train
     moving = None if tracks is None else on_foreground(tracks, dataset)
-    if tracks is None or moving is None or len(tracks.query_times) < MIN_LINKS or len(train) < 2:
+    if tracks is None or moving is None or len(tracks.query_times) < MIN_LINKED_POINTS or len(train) < 2:
         return None
     index = dataset.train_index_of_time.numpy()
     centers = np.full((dataset.num_times, 3), np.nan)
     centers[train.times.numpy()] = camera_centers(train)
     query = tracks.query_times.numpy()
     seen = tracks.visible.numpy() & (index >= 0)[None]
-    seen &= np.abs(np.arange(dataset.num_times)[None] - query[:, None]) >= min(MIN_DISTANCE, dataset.num_times // 2)
+    frame_distance = np.abs(np.arange(dataset.num_times)[None] - query[:, None])
+    seen &= frame_distance >= min(MIN_FRAME_DISTANCE, dataset.num_times // 2)
     distance = np.linalg.norm(centers[None] - centers[query][:, None], axis=-1)
     target = np.where(seen, np.nan_to_num(distance, nan=-1.0), -1.0).argmax(1)
     usable = np.flatnonzero(seen.any(1) & (index[query] >= 0) & ~moving.numpy())
@@ -84,7 +85,7 @@ def link_by_flow(dataset: VideoDataset, flow: VideoFlow) -> Links | None:
         pairs = [(t, t + stride) for t in times if (t, t + stride) in flow and (t + stride, t) in flow]
         chosen = pairs[:: max(1, len(pairs) // NUM_PAIRS)]
         found = [(*index[list(pair)], *_grid_points(train, index[pair[0]], flow, pair)) for pair in chosen]
-        if sum(len(points) for _, _, points, _ in found) >= MIN_LINKS:
+        if sum(len(points) for _, _, points, _ in found) >= MIN_LINKED_POINTS:
             source, target = (np.repeat([f[k] for f in found], [len(f[2]) for f in found]) for k in (0, 1))
             return _make_links(train, source, target, *(np.concatenate([f[k] for f in found]) for k in (2, 3)))
     return None
@@ -94,8 +95,8 @@ def _grid_points(train: Views, view: int, flow: VideoFlow, pair: tuple[int, int]
     """(P,2) points of a frame that stand still, and where consistent flow leads them, in pixels of the images."""
     forward, backward = flow.get(*pair), flow.get(*pair[::-1])
     consistent = check_consistency(forward, backward)[0].consistent
-    row = ((torch.arange(GRID) + 0.5) / GRID * flow.height).long()
-    column = ((torch.arange(GRID) + 0.5) / GRID * flow.width).long()
+    row = ((torch.arange(POINTS_PER_SIDE) + 0.5) / POINTS_PER_SIDE * flow.height).long()
+    column = ((torch.arange(POINTS_PER_SIDE) + 0.5) / POINTS_PER_SIDE * flow.width).long()
     row, column = (grid.flatten() for grid in torch.meshgrid(row, column, indexing="ij"))
     scale = torch.tensor([train.width / flow.width, train.height / flow.height], dtype=torch.float64)
     from_xy = (torch.stack([column, row], -1) + 0.5) * scale
@@ -112,7 +113,7 @@ def _moving_at(train: Views, view: int, xy: Tensor) -> Tensor:
 
 def _make_links(train: Views, source: np.ndarray, target: np.ndarray, from_xy: np.ndarray, to_xy: np.ndarray):
     """From (N,) views and (N,2) points; None if there are too few."""
-    if len(source) < MIN_LINKS:
+    if len(source) < MIN_LINKED_POINTS:
         return None
     depth, parallax, error = _triangulate(train, source, target, from_xy, to_xy)
     prior = np.zeros(len(source))

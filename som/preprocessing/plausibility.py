@@ -7,18 +7,20 @@ from scipy.stats import spearmanr
 
 from som.data.dataset import VideoDataset
 from som.preprocessing.facts import background_depth, camera_centers, on_foreground, rotation_steps
-from som.preprocessing.links import MIN_LINKS, Links
+from som.preprocessing.links import MIN_LINKED_POINTS, Links
 
-MANY_MOVING, FEW_MOVING = 0.5, 0.002
-FEW_TRACKS = 100
-"""Motion bases are found from tracks on what moves; fewer than this hardly cover an object."""
-SHORT_TRACK = 5.0
-JUMP = 8.0
+MAX_MOVING_SHARE, MIN_MOVING_SHARE = 0.5, 0.002
+"""Of the pixels."""
+MIN_MOVING_TRACKS = 100
+"""Motion bases are found from tracks on what moves; fewer hardly cover an object."""
+MIN_MEAN_TRACK_FRAMES = 5.0
+"""Mean over the moving tracks of the frames that see them."""
+MAX_STEP_RATIO = 8.0
 """A camera jumps where a step is this many times the usual step."""
-PARALLAX = 2.0
+MIN_PARALLAX_PX = 2.0
 """Pixels by which a point must shift against infinity for its triangulated depth to mean something."""
-BAD_REPROJECTION = 0.004
-"""Share of the image width by which cameras may miss where standing things are seen."""
+MAX_REPROJECTION_SHARE = 0.004
+"""Share of the image width by which cameras may miss where static objects are seen."""
 
 
 def find_doubts(dataset: VideoDataset, links: Links | None) -> list[str]:
@@ -57,14 +59,14 @@ def _doubts_of_agreement(dataset: VideoDataset, links: Links | None) -> list[str
     doubts = []
     width = dataset.train.width
     error = links.median_error
-    if error > max(BAD_REPROJECTION * width, 1.0):
+    if error > max(MAX_REPROJECTION_SHARE * width, 1.0):
         doubts.append(
             f"the cameras miss standing points by {error:.1f} px (median): cameras, focal length or masks are wrong; "
             "estimate the cameras again with `cameras.fov` or bring them from another program."
         )
         return doubts
-    usable = (links.parallax > max(PARALLAX, 0.004 * width)) & (links.prior > 0) & (links.depth > 0)
-    if dataset.depth_kind == "relative" or usable.sum() < MIN_LINKS:
+    usable = (links.parallax > max(MIN_PARALLAX_PX, 0.004 * width)) & (links.prior > 0) & (links.depth > 0)
+    if dataset.depth_kind == "relative" or usable.sum() < MIN_LINKED_POINTS:
         return doubts
     prior, depth = links.prior[usable], links.depth[usable]
     agreement = float(spearmanr(prior, depth).statistic) if np.ptp(prior) > 0 and np.ptp(depth) > 0 else 0.0
@@ -93,12 +95,12 @@ def _doubts_of_masks(dataset: VideoDataset) -> list[str]:
     if train.foreground is None or not dataset.has_background:
         return []
     share = train.foreground.flatten(1).double().mean(1).numpy()
-    if share.mean() > MANY_MOVING:
+    if share.mean() > MAX_MOVING_SHARE:
         return [
             f"{share.mean():.0%} of the pixels are marked as moving: the masks have probably taken the background; "
             "look at them, and bring masks (for example of SAM 2) with `masks.given`."
         ]
-    if 0 < share.mean() < FEW_MOVING:
+    if 0 < share.mean() < MIN_MOVING_SHARE:
         return [
             f"only {share.mean():.2%} of the pixels are marked as moving; if something larger moves, "
             "bring masks with `masks.given`."
@@ -127,20 +129,20 @@ def _doubts_of_tracks(dataset: VideoDataset) -> list[str]:
     foreground = train.foreground
     if tracks is None or moving is None or foreground is None or not bool(foreground.any()):
         return []
-    if int(moving.sum()) < FEW_TRACKS:
+    if int(moving.sum()) < MIN_MOVING_TRACKS:
         return [
-            f"only {int(moving.sum())} tracks start on moving things, at least {FEW_TRACKS} are wanted; "
+            f"only {int(moving.sum())} tracks start on moving things, at least {MIN_MOVING_TRACKS} are wanted; "
             "track more densely there, or bring tracks (for example of CoTracker) with `tracks.given`."
         ]
     doubts = []
     length = float(tracks.visible[moving].sum(1).double().mean())
-    if length < min(SHORT_TRACK, dataset.num_times / 2):
+    if length < min(MIN_MEAN_TRACK_FRAMES, dataset.num_times / 2):
         doubts.append(
             f"tracks on moving things are seen in {length:.1f} frames only on average: motion is hard to follow; "
             "use a higher frame rate, or bring tracks with `tracks.given`."
         )
     seen = tracks.visible[moving].sum(0)[train.times]
-    bare = (seen < 10) & (foreground.flatten(1).double().mean(1) > FEW_MOVING)
+    bare = (seen < 10) & (foreground.flatten(1).double().mean(1) > MIN_MOVING_SHARE)
     if bool(bare.any()):
         doubts.append(
             f"hardly any track on moving things is seen at times {_listed(train.times[bare].tolist())}; "
@@ -200,7 +202,7 @@ def _doubts_of_cameras(dataset: VideoDataset) -> list[str]:
 def _stands_out(steps: np.ndarray, least: float) -> np.ndarray:
     """(N,) bool: much larger than the steps around, and than ``least``."""
     usual = np.array([np.median(steps[max(0, i - 5) : i + 6]) for i in range(len(steps))])
-    return steps > JUMP * np.maximum(usual, least)
+    return steps > MAX_STEP_RATIO * np.maximum(usual, least)
 
 
 def _held_out_times(dataset: VideoDataset) -> set[int]:

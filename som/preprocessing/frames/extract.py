@@ -20,10 +20,10 @@ from som.preprocessing.frames.selection import Selection, select_frames
 
 RECORD = "frames.json"
 """Written beside the images: what they were taken from, and how."""
-FORMAT = 2
+RECORD_FORMAT = 2
 READABLE_FORMATS = (1, 2)
 """1 knew nothing of the frames' place in the recording: such a record is made anew, its images are kept."""
-MIN_SIDE = 16
+MIN_SIDE_PX = 16
 
 
 @dataclass
@@ -94,7 +94,7 @@ def extract_frames(source: Path, folder: Path, options: FrameOptions, progress: 
     if source.is_dir() and folder.is_dir() and source.resolve() == folder.resolve():
         raise UserError(f"{source}: is the folder that the frames are written to; choose another output folder.")
     recording = open_recording(source, options)
-    made_from = {"format": FORMAT, "source": recording.fingerprint(), "options": asdict(options)}
+    made_from = {"format": RECORD_FORMAT, "source": recording.fingerprint(), "options": asdict(options)}
     try:
         if (found := _finished(folder, made_from)) is not None:
             return found
@@ -159,10 +159,10 @@ def _choose(recording: Video | Images, scan: Scan, options: FrameOptions) -> Sel
             "choose a part in which it moves with `frames.start` and `frames.end`, or `frames.fps` to use fewer."
         )
     chosen = select_frames(scan.times, repeats & ~pauses, options, str(recording.path))
-    if min(reduced_size(scan.size, options.max_side)) < MIN_SIDE:
+    if min(reduced_size(scan.size, options.max_side)) < MIN_SIDE_PX:
         raise UserError(
             f"{recording.path}: frames of {scan.size[1]}x{scan.size[0]} with `frames.max_side` {options.max_side} "
-            f"would be less than {MIN_SIDE} pixels wide or high; give a larger recording or a larger side."
+            f"would be less than {MIN_SIDE_PX} pixels wide or high; give a larger recording or a larger side."
         )
     last = float(scan.times[chosen.indices[-1]])
     if options.end is not None and options.end > last + 2 / chosen.fps + 0.1:
@@ -221,7 +221,9 @@ def check_options(options: FrameOptions) -> None:
 def _finished(folder: Path, made_from: dict) -> FrameSet | None:
     """The frames that an earlier call with the same source and options has written, if all are there."""
     record = _read_record(folder)
-    if record is None or record["format"] != FORMAT or not _same_origin(record, made_from) or not record.get("frames"):
+    if record is None or record["format"] != RECORD_FORMAT or not record.get("frames"):
+        return None
+    if not _same_origin(record, made_from):
         return None
     kept = record["frames"]
     frames = FrameSet(folder, **{**kept, "size": tuple(kept["size"])}, reused=True)

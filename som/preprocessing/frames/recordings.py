@@ -56,7 +56,7 @@ class Video:
             self.path,
             self.options.start,
             self.options.end,
-            inspection.THUMBNAIL_SIDE,
+            inspection.THUMBNAIL_CELLS,
             lambda share: report("reading the video", share),
         )
         return self.found

@@ -11,8 +11,8 @@ from som.preprocessing.frames.options import FrameOptions
 
 MIN_FRAMES = 8
 """Fewer frames cannot show how anything moves."""
-VARIABLE = 1.5
-"""Above this ratio of long to short time steps the rate of a recording is variable."""
+MAX_STEP_RATIO = 1.5
+"""Ratio of long to short time steps above which the rate of a recording is called variable."""
 
 
 @dataclass
@@ -60,7 +60,7 @@ def _set_rate(chosen: Selection, times: np.ndarray, options: FrameOptions) -> No
         return
     steps = np.diff(kept)
     short, long = np.percentile(steps, (5, 95)).clip(1e-3)
-    variable = bool(long > VARIABLE * short) and not chosen.findings["repeats"]
+    variable = bool(long > MAX_STEP_RATIO * short) and not chosen.findings["repeats"]
     chosen.findings["variable_rate"] = variable
     native = 1 / float(np.median(steps)) if variable else (len(kept) - 1) / float(kept[-1] - kept[0])
     chosen.fps = native

@@ -14,7 +14,7 @@ from som.errors import UserError
 from som.preprocessing.frames.names import FrameNames
 from som.preprocessing.importing.frames import Match
 
-GRID = 16
+SAMPLE_SPACING_PX = 16
 """Spacing in pixels of the depth samples that stand for dense depth."""
 Size = tuple[int, int]
 """(height, width)"""
@@ -92,10 +92,10 @@ class ForeignCameras:
 
 
 def grid_observations(depth: Float[np.ndarray, "t H W"]) -> Observations:
-    """The known pixels of a grid of ``GRID`` px in every frame."""
-    start = GRID // 2
-    frame, row, column = np.nonzero(depth[:, start::GRID, start::GRID])
-    row, column = start + GRID * row, start + GRID * column
+    """The known pixels of a grid of ``SAMPLE_SPACING_PX`` px in every frame."""
+    start = SAMPLE_SPACING_PX // 2
+    frame, row, column = np.nonzero(depth[:, start::SAMPLE_SPACING_PX, start::SAMPLE_SPACING_PX])
+    row, column = start + SAMPLE_SPACING_PX * row, start + SAMPLE_SPACING_PX * column
     return Observations(frame, np.stack([column, row], 1) + 0.5, depth[frame, row, column].astype(np.float64))
 
 

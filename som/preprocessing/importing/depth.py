@@ -20,7 +20,7 @@ from som.preprocessing.importing.depth_files import ForeignDepth, read_depth_fil
 from som.preprocessing.importing.frames import listed
 from som.preprocessing.importing.windows import Size
 
-FAR_SHARE = 1e-3
+MIN_DISPARITY_RATIO = 1e-3
 """Relative disparity below this share of a frame's largest counts as this share: the sky gets a finite depth."""
 
 
@@ -153,7 +153,7 @@ def _from_disparity(disparity: np.ndarray, kind: str) -> np.ndarray:
     largest = float(known.max())
     if not largest > 0:
         return np.zeros(disparity.shape, np.float32)
-    return np.where(finite, 1 / np.maximum(known, FAR_SHARE * largest), 0).astype(np.float32)
+    return np.where(finite, 1 / np.maximum(known, MIN_DISPARITY_RATIO * largest), 0).astype(np.float32)
 
 
 def _confidence(path: Path, found: ForeignDepth, given: np.ndarray, size: Size) -> Float[Tensor, "t H W"]:

@@ -17,7 +17,7 @@ SUFFIXES = (*IMAGE_SUFFIXES, ".npy", ".npz", ".exr", ".pfm")
 """Endings that are no part of a frame's name."""
 OUR_SUFFIX = ".png"
 """Ending of the images of a data set folder."""
-LISTED = 5
+MAX_LISTED = 5
 """How many names a message lists."""
 REMEDY = (
     "run that program on the images/ folder of the data set, or start again with the images that it was run on as the "
@@ -69,7 +69,7 @@ def natural_order(names: Sequence[str]) -> list[int]:
 
 def listed(names: Sequence[str]) -> str:
     """The first few names, for a message."""
-    return ", ".join(names[:LISTED]) + (f", ... ({len(names)} in all)" if len(names) > LISTED else "")
+    return ", ".join(names[:MAX_LISTED]) + (f", ... ({len(names)} in all)" if len(names) > MAX_LISTED else "")
 
 
 def match_names(path: Path, found: Sequence[str], frames: FrameNames, what: str, *, partial: bool = False) -> Match:

@@ -15,7 +15,7 @@ from som.preprocessing.frames.names import FrameNames
 from som.preprocessing.importing.frames import Match, match_count, match_names
 from som.preprocessing.importing.windows import Size, whole_image
 
-OUTSIDE = 0.05
+MAX_OUTSIDE_SHARE = 0.05
 """Share of visible points that may lie outside the image by a tracker's inaccuracy."""
 
 
@@ -62,7 +62,7 @@ def import_tracks(
         raise UserError(f"{path}: no point is visible in any frame; track the video anew.")
     seen = tracks.xy[tracks.visible]
     inside = ((seen >= -0.5) & (seen <= seen.new_tensor([size[1] + 0.5, size[0] + 0.5]))).all(-1).float().mean()
-    if float(inside) < 1 - OUTSIDE:
+    if float(inside) < 1 - MAX_OUTSIDE_SHARE:
         x, y = seen.max(0).values.tolist()
         raise UserError(
             f"{path}: visible points reach {x:.0f}, {y:.0f} px but the frames are {size[1]}x{size[0]}; say with "

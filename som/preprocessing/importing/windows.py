@@ -11,9 +11,9 @@ from jaxtyping import Float, Shaped
 from som.data.layouts.shape_of_motion import droid_scale
 from som.errors import UserError
 
-ASPECT_TOLERANCE = 0.04
+MAX_ASPECT_DIFFERENCE = 0.04
 """Relative difference of aspect ratios that rounding a side to a multiple of 14 or 16 pixels explains."""
-DUST3R_SIDE = 512
+DUST3R_SIDE_PX = 512
 """DUSt3R and MonST3R resize the longer side to this, then crop."""
 
 Size = tuple[int, int]
@@ -58,7 +58,7 @@ def whole_image(path: Path, found: Size, size: Size) -> Window:
     Raises:
         UserError: the aspect ratio differs by more than rounding, so that images were cropped or are others.
     """
-    if abs(found[1] * size[0] / (found[0] * size[1]) - 1) > ASPECT_TOLERANCE:
+    if abs(found[1] * size[0] / (found[0] * size[1]) - 1) > MAX_ASPECT_DIFFERENCE:
         raise UserError(
             f"{path}: was made for images of {found[1]}x{found[0]}, another aspect ratio than that of the frames "
             f"({size[1]}x{size[0]}); run that program on the whole frames, without cropping."
@@ -96,7 +96,7 @@ def dust3r_image(path: Path, found: Size | None, size: Size, source_size: Size |
     """
     source = source_size or size
     whole_image(path, source, size)
-    height, width = (round(n * DUST3R_SIDE / max(source)) for n in source)
+    height, width = (round(n * DUST3R_SIDE_PX / max(source)) for n in source)
     half_height, half_width = (2 * (n // 2) // 16 * 8 for n in (height, width))
     if height == width:
         half_height = 3 * half_width // 4

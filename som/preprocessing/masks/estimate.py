@@ -31,18 +31,18 @@ from som.preprocessing.masks.options import MaskOptions
 from som.preprocessing.masks.temporal import AVERAGED_STRIDES, average_scores, vote
 
 Method = Literal["auto", "homography", "multi_view", "none"]
-LOG_RANGE = 6.0
+MAX_LOG2_SCORE = 6.0
 """Otsu's histogram covers log2(1 + score) from 0 to this, 63 px."""
-PASSES = 7
+NUM_PASSES = 7
 """Passes over the frames, of equal weight in the progress."""
-NOTHING, MOST = 0.001, 0.5
+MIN_MOVING_SHARE, MAX_MOVING_SHARE = 0.001, 0.5
 """Shares of moving pixels, in the median frame, below and above which the user is warned."""
-BAD_CAMERAS = 0.8
-"""Where cameras explain less than this times what a homography does, the user is warned."""
-FLICKER = 0.5
+MIN_EXPLAINED_RATIO = 0.8
+"""Share of the flow that cameras explain, over that which a homography explains, below which the user is warned."""
+MAX_AREA_CHANGE = 0.5
 """Median relative change of the mask's area between frames above which the user is warned."""
-LITTLE_FLOW = 0.3
-"""With a smaller share of trusted flow at distance 1 the user is warned."""
+MIN_TRUSTED_FLOW_SHARE = 0.3
+"""Share of trusted flow between neighbouring frames below which the user is warned."""
 
 
 @dataclass
@@ -110,7 +110,7 @@ def estimate_masks(
         score = torch.zeros(flow.num_frames, flow.height, flow.width)
         return MaskEstimate(empty, score, "none", {"method": "none"})
 
-    tick = _Ticker(progress, PASSES * flow.num_frames)
+    tick = _Ticker(progress, NUM_PASSES * flow.num_frames)
     checked = CheckedFlow.of(flow, frames, tick)
     cameras = None if w2c is None else _cameras(flow, K, w2c, registered, depth)
     scores, evidence, findings, warnings = _score(checked, cameras, method, options, tick)
@@ -204,7 +204,7 @@ def _score(
         return rigid, "multi_view", findings, warnings
     explained = {name: explained_share(r, options.inlier_px) for name, r in (("plane", planar), ("cameras", rigid))}
     findings["explained_share"] = {name: round(share, 4) for name, share in explained.items()}
-    if explained["cameras"] < BAD_CAMERAS * explained["plane"]:
+    if explained["cameras"] < MIN_EXPLAINED_RATIO * explained["plane"]:
         warnings.append(
             f"The cameras explain {explained['cameras']:.0%} of the flow within {options.inlier_px:g} px, a homography "
             f"{explained['plane']:.0%}: they are probably wrong; check them in the report, or give better ones with "
@@ -231,9 +231,9 @@ def _stands_still(checked: CheckedFlow, cameras: Cameras | None, options: MaskOp
 def _threshold(scores: np.ndarray, options: MaskOptions) -> tuple[float, float]:
     """Residual in px from which pixels move, and the same before it is kept within the options' bounds."""
     logs = np.log2(1 + scores)
-    levels = np.clip(logs / LOG_RANGE * 255, 0, 255).astype(np.uint8).reshape(-1, 1)
+    levels = np.clip(logs / MAX_LOG2_SCORE * 255, 0, 255).astype(np.uint8).reshape(-1, 1)
     level, _ = cv2.threshold(levels, 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
-    split = 2 ** (level / 255 * LOG_RANGE) - 1
+    split = 2 ** (level / 255 * MAX_LOG2_SCORE) - 1
     return float(np.clip(split, options.min_threshold_px, options.max_threshold_px)), float(split)
 
 
@@ -273,22 +273,22 @@ def _describe(checked: CheckedFlow, foreground: np.ndarray) -> dict:
 
 def _warnings(findings: dict) -> list[str]:
     found, moving = [], findings["moving_share"]["median"]
-    if findings["trusted_flow"] < LITTLE_FLOW:
+    if findings["trusted_flow"] < MIN_TRUSTED_FLOW_SHARE:
         found.append(
             f"Only {findings['trusted_flow']:.0%} of the flow between neighbouring frames is consistent, so the masks "
             "are guesses; use a higher frame rate or sharper frames, or give masks with `masks.given`."
         )
-    if findings["moving_share"]["max"] < NOTHING:
+    if findings["moving_share"]["max"] < MIN_MOVING_SHARE:
         found.append(
             "Nothing that moves by itself was found; if something does, give masks with `masks.given` or lower "
             "`masks.min_threshold_px`."
         )
-    elif moving > MOST:
+    elif moving > MAX_MOVING_SHARE:
         found.append(
             f"{moving:.0%} of the picture seems to move by itself, more than a static background can be told from; "
             "check the masks and give better ones with `masks.given`."
         )
-    if findings["area_change"].get("median", 0) > FLICKER:
+    if findings["area_change"].get("median", 0) > MAX_AREA_CHANGE:
         found.append(
             "The masks change by more than half from one frame to the next; look at them in the report and give better "
             "ones with `masks.given`."

@@ -13,9 +13,9 @@ from flow.video_flow import VideoFlow
 from som.preprocessing.masks.options import MaskOptions
 from som.preprocessing.masks.residuals import EdgeMetric, fit_homography, homography_residual, rigid_residual
 
-NEAREST = 0.05
-"""Depth bound of a static point, as a share of the extent of the camera's path."""
-STANDSTILL = 1e-4
+MIN_DEPTH_RATIO = 0.05
+"""Least depth of a static point, as a share of the extent of the camera's path."""
+MIN_POSE_CHANGE = 1e-4
 """Poses that differ by less than this (radians; share of one length unit) are those of a camera that stands still."""
 Pair = tuple[int, int]
 
@@ -135,11 +135,11 @@ class Cameras:
     def stands_still(self) -> bool:
         """All poses are equal."""
         poses = self.w2c[self.registered]
-        return bool(len(poses) and np.abs(poses - poses[0]).max() < STANDSTILL)
+        return bool(len(poses) and np.abs(poses - poses[0]).max() < MIN_POSE_CHANGE)
 
     def bounds(self, t: int, tolerance: float) -> tuple[np.ndarray | float, np.ndarray | float]:
         """Least and greatest depth of a static point, numbers or (H,W)."""
-        nearest, farthest = max(NEAREST * self.extent, 1e-6), np.inf
+        nearest, farthest = max(MIN_DEPTH_RATIO * self.extent, 1e-6), np.inf
         if self.depth is None:
             return nearest, farthest
         depth = self.depth[t]

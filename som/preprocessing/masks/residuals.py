@@ -10,11 +10,11 @@ import numpy as np
 
 from flow.sampling import pixel_centers
 
-FIT_POINTS = 6000
+MAX_FIT_PIXELS = 6000
 """A homography is fitted to this many pixels, drawn at random; more change nothing."""
-FIT_ITERATIONS = 2000
-FEWEST_POINTS = 50
-"""With fewer trusted pixels than this no homography is fitted."""
+RANSAC_ITERATIONS = 2000
+MIN_FIT_PIXELS = 50
+"""Trusted pixels below which no homography is fitted."""
 TRIANGULATION_STEPS = 3
 """Reweighted least-squares steps; more change the residual by less than 0.01 px."""
 
@@ -74,15 +74,15 @@ def fit_homography(
         the (3,3) homography, or None where it cannot be fitted, and the share of usable pixels that follow it.
     """
     chosen = np.flatnonzero(usable)
-    if len(chosen) < FEWEST_POINTS:
+    if len(chosen) < MIN_FIT_PIXELS:
         return None, 0.0
-    if len(chosen) > FIT_POINTS:
-        chosen = np.random.default_rng(seed).choice(chosen, FIT_POINTS, replace=False)
+    if len(chosen) > MAX_FIT_PIXELS:
+        chosen = np.random.default_rng(seed).choice(chosen, MAX_FIT_PIXELS, replace=False)
     source = centers(*usable.shape).reshape(-1, 2)[chosen].astype(np.float64)
     target = source + flow.reshape(-1, 2)[chosen]
     cv2.setRNGSeed(seed)
     H, inlier = cv2.findHomography(
-        source, target, cv2.USAC_MAGSAC, threshold, maxIters=FIT_ITERATIONS, confidence=0.999
+        source, target, cv2.USAC_MAGSAC, threshold, maxIters=RANSAC_ITERATIONS, confidence=0.999
     )
     if H is None or not np.isfinite(H).all():
         return None, 0.0

@@ -7,12 +7,12 @@ import numpy as np
 
 from som.preprocessing.masks.options import MaskOptions
 
-REFERENCE_SIDE = 427
+REFERENCE_SIDE_PX = 427
 """Longer side in px of the fields that diameters of the options are for."""
 GRABCUT_ITERATIONS = 3
 """More change few pixels."""
-GRABCUT_RANGE = (0.001, 0.9)
-"""With a smaller or larger share of foreground there is too little colour to learn from; the mask stays as it is."""
+GRABCUT_FOREGROUND_SHARES = (0.001, 0.9)
+"""Share of foreground outside of which there is too little colour to learn from: the mask stays as it is."""
 
 
 def disk(diameter: int) -> np.ndarray:
@@ -22,7 +22,7 @@ def disk(diameter: int) -> np.ndarray:
 
 def scaled(diameter: int, mask: np.ndarray) -> int:
     """A diameter for fields of the reference size, scaled to those of ``mask``; odd, at least 1."""
-    size = diameter * max(mask.shape) / REFERENCE_SIDE
+    size = diameter * max(mask.shape) / REFERENCE_SIDE_PX
     return max(1, 2 * round((size - 1) / 2) + 1)
 
 
@@ -70,7 +70,7 @@ def fit_outline(image: np.ndarray, mask: np.ndarray, doubtful: np.ndarray, optio
         mask: (H,W) bool; its eroded inside is foreground and all outside its dilation background for sure.
         doubtful: (H,W) bool, pixels that the colours may add to the mask although they lie outside that dilation.
     """
-    if not GRABCUT_RANGE[0] <= mask.mean() <= GRABCUT_RANGE[1]:
+    if not GRABCUT_FOREGROUND_SHARES[0] <= mask.mean() <= GRABCUT_FOREGROUND_SHARES[1]:
         return mask
     labels = np.full(mask.shape, cv2.GC_BGD, np.uint8)
     labels[dilate(mask, scaled(options.grabcut_dilate_px, mask))] = cv2.GC_PR_BGD

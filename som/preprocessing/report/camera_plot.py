@@ -7,8 +7,8 @@ import numpy as np
 
 BACKGROUND, GRID, TEXT = (24, 26, 31), (44, 48, 56), (170, 176, 188)
 POINT, FEW_POINTS = (150, 160, 176), 8000
-SHIFT = 4
-"""OpenCV draws at 1/2^SHIFT pixel."""
+SUBPIXEL_BITS = 4
+"""OpenCV draws at 1/2^SUBPIXEL_BITS pixel."""
 
 
 def level_axes(w2c: np.ndarray) -> np.ndarray:
@@ -57,12 +57,12 @@ def plot_cameras(
     pixels = to_pixels(centers)
     ramp = _ramp(len(centers))
     for a, b, color in zip(pixels[:-1], pixels[1:], ramp, strict=False):
-        cv2.line(image, _fixed(a), _fixed(b), color, 2, cv2.LINE_AA, SHIFT)
+        cv2.line(image, _fixed(a), _fixed(b), color, 2, cv2.LINE_AA, SUBPIXEL_BITS)
     for i in _marked(len(centers)):
         direction = ahead[i] * [1, -1]
         _draw_frustum(image, pixels[i], direction, half_fov, ramp[i])
     for at, color in zip(pixels, ramp, strict=True):
-        cv2.circle(image, _fixed(at), round(2.5 * 2**SHIFT), color, cv2.FILLED, cv2.LINE_AA, SHIFT)
+        cv2.circle(image, _fixed(at), round(2.5 * 2**SUBPIXEL_BITS), color, cv2.FILLED, cv2.LINE_AA, SUBPIXEL_BITS)
     return image
 
 
@@ -119,8 +119,8 @@ def _draw_frustum(image: np.ndarray, at: np.ndarray, direction: np.ndarray, half
     if np.linalg.norm(across) < 1e-6:
         return
     corners = np.stack([at, at + (direction + across) * length, at + (direction - across) * length])
-    outline = (corners * 2**SHIFT).round().astype(np.int32)
-    cv2.polylines(image, [outline], True, color, 1, cv2.LINE_AA, SHIFT)
+    outline = (corners * 2**SUBPIXEL_BITS).round().astype(np.int32)
+    cv2.polylines(image, [outline], True, color, 1, cv2.LINE_AA, SUBPIXEL_BITS)
 
 
 def _marked(count: int) -> list[int]:
@@ -135,5 +135,5 @@ def _ramp(count: int) -> list[tuple[int, int, int]]:
 
 
 def _fixed(xy: np.ndarray) -> tuple[int, int]:
-    x, y = ((xy.clip(-1e4, 1e4) - 0.5) * 2**SHIFT).round().astype(int).tolist()
+    x, y = ((xy.clip(-1e4, 1e4) - 0.5) * 2**SUBPIXEL_BITS).round().astype(int).tolist()
     return x, y

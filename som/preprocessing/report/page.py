@@ -8,7 +8,7 @@ from html import escape
 from som.files import encode_image
 from som.preprocessing.report.contents import Picture, Report, Section, Stage
 
-QUALITY = 82
+JPEG_QUALITY = 82
 STYLE = """
 :root { color-scheme: light dark; --page: #f6f7f9; --card: #fff; --text: #1c2027; --soft: #5d6675; --line: #dfe3e9;
   --good: #1f7a4d; --doubtful: #a86400; --bad: #b3261e; }
@@ -120,7 +120,7 @@ def _section(section: Section) -> str:
 
 
 def _figure(picture: Picture) -> str:
-    data = base64.b64encode(encode_image(picture.image, ".jpg", QUALITY)).decode()
+    data = base64.b64encode(encode_image(picture.image, ".jpg", JPEG_QUALITY)).decode()
     caption = escape(picture.caption)
     image = f'<img tabindex="0" alt="{caption}" src="data:image/jpeg;base64,{data}">'
     return f"<figure>{image}<figcaption>{caption}</figcaption></figure>"

@@ -14,10 +14,10 @@ from som.preprocessing.report.camera_plot import plot_cameras
 from som.preprocessing.report.contents import Picture, Section
 from som.preprocessing.report.folder import Folder, Shot, spread
 
-SIDE = 480
+PICTURE_SIDE_PX = 480
 """Longer side of the pictures in pixels."""
-OUTLINE = (255, 61, 129)
-UNSURE = 104
+OUTLINE_RGB = (255, 61, 129)
+UNRELIABLE_GREY = 104
 """Grey of pixels whose flow cannot be trusted."""
 MAX_TRACKS = 300
 MAX_POINTS = 40_000
@@ -46,7 +46,7 @@ def flow_section(folder: Folder) -> Section | None:
         share = ""
         if found.consistent is not None:
             unsure = ~found.consistent.numpy()
-            picture[unsure] = (0.2 * picture[unsure] + 0.8 * UNSURE).astype(np.uint8)
+            picture[unsure] = (0.2 * picture[unsure] + 0.8 * UNRELIABLE_GREY).astype(np.uint8)
             share = f", {float(found.consistent.float().mean()):.0%} consistent"
         caption = f"{found.source} → {found.target}{share}, median {float(usual.median()):.1f} px"
         pictures.append(Picture(small(picture), caption))
@@ -67,7 +67,7 @@ def mask_section(folder: Folder) -> Section | None:
         image, mask = folder.image(shot), folder.mask(shot)
         if image is None or mask is None or mask.shape != image.shape[:2]:
             continue
-        size = reduced_size(mask.shape, SIDE)
+        size = reduced_size(mask.shape, PICTURE_SIDE_PX)
         share = f"frame {shot.time:g}, {mask.mean():.1%} moving"
         pictures.append(Picture(outline_mask(resize_image(image, size), resize_map(mask, size)), share))
     text = (
@@ -90,7 +90,7 @@ def track_section(folder: Folder) -> Section | None:
         image = folder.image(by_time[t])
         if image is None:
             continue
-        H, W = (round(side * SIDE / max(image.shape[:2])) for side in image.shape[:2])
+        H, W = (round(side * PICTURE_SIDE_PX / max(image.shape[:2])) for side in image.shape[:2])
         scaled = tracks.select(chosen).scaled(W / image.shape[1], H / image.shape[0])
         faded = (cv2.resize(image, (W, H), interpolation=cv2.INTER_AREA) * 0.6).astype(np.uint8)
         seen = int(tracks.visible[:, t].sum())
@@ -166,13 +166,13 @@ def depth_section(folder: Folder) -> Section | None:
     near_far = disparity_range(np.concatenate([depth.reshape(-1, depth.shape[-1]) for _, depth, _ in found]))
     pictures = []
     for shot, depth, _ in found:
-        size = reduced_size(depth.shape, SIDE)
+        size = reduced_size(depth.shape, PICTURE_SIDE_PX)
         range_ = disparity_range(depth) if kind == "relative" else near_far
         caption = f"frame {shot.time:g}, depth {range_[0]:.3g} (red) to {range_[1]:.3g} (blue)"
         pictures.append(Picture(color_depth(resize_map(depth, size), range_), caption))
     for shot, _, confidence in found:
         if confidence is not None:
-            size = reduced_size(confidence.shape, SIDE)
+            size = reduced_size(confidence.shape, PICTURE_SIDE_PX)
             levels = (resize_map(confidence, size).clip(0, 1) * 255).astype(np.uint8)
             picture = cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_VIRIDIS), cv2.COLOR_BGR2RGB)
             pictures.append(Picture(picture, f"frame {shot.time:g}, confidence {confidence.mean():.2f} in the mean"))
@@ -188,12 +188,12 @@ def outline_mask(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None].astype(np.float32)
     result = np.where(mask[..., None], image, 0.12 * image + 0.5 * grey).astype(np.uint8)
     contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-    return cv2.drawContours(result, contours, -1, OUTLINE, 2 if max(mask.shape) > 400 else 1, cv2.LINE_AA)
+    return cv2.drawContours(result, contours, -1, OUTLINE_RGB, 2 if max(mask.shape) > 400 else 1, cv2.LINE_AA)
 
 
 def small(image: np.ndarray) -> np.ndarray:
-    """The image with its longer side reduced to ``SIDE``."""
-    return resize_image(image, reduced_size(image.shape[:2], SIDE))
+    """The image with its longer side reduced to ``PICTURE_SIDE_PX``."""
+    return resize_image(image, reduced_size(image.shape[:2], PICTURE_SIDE_PX))
 
 
 def _flow_legend(side: int = 180) -> np.ndarray:

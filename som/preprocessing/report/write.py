@@ -23,9 +23,9 @@ from som.preprocessing.report.pictures import (
 from som.preprocessing.report.sheet import render_sheet
 
 SECTIONS = (frame_section, mask_section, camera_section, track_section, depth_section, flow_section)
-WEIGHT = ("cameras", "check", "motion", "masks", "frames", "tracks", "depth", "flow")
+WARNING_ORDER = ("cameras", "check", "motion", "masks", "frames", "tracks", "depth", "flow")
 """Whose warnings come first: what spoils everything that follows, then what spoils less."""
-CHECK_SIDE = 640
+CHECK_SIDE_PX = 640
 """Longer side at which the data set is checked for the report."""
 
 
@@ -61,7 +61,7 @@ def make_report(root: Path) -> Report:
         report.facts.append(("source", source))
     warnings = [(stage.name, text) for stage in stages for text in stage.warnings]
     if folder.header is not None:
-        result = check_folder(root, max_side=CHECK_SIDE)
+        result = check_folder(root, max_side=CHECK_SIDE_PX)
         report.problems = result.problems
         warnings += [("check", text) for text in result.warnings]
         if result.ok:
@@ -108,4 +108,4 @@ def _provenance(folder: Folder) -> str:
 
 def _weight(name: str, stages: list[Stage]) -> tuple[int, int]:
     failed = any(stage.name == name and stage.state == "failed" for stage in stages)
-    return (0 if failed else 1, WEIGHT.index(name) if name in WEIGHT else len(WEIGHT))
+    return (0 if failed else 1, WARNING_ORDER.index(name) if name in WARNING_ORDER else len(WARNING_ORDER))

@@ -17,8 +17,8 @@ from som.preprocessing.config import FlowSettings, PreprocessRun
 from som.preprocessing.stages.base import Outcome, Stage
 from som.preprocessing.workspace import Workspace
 
-WEAK_FLOW = 0.5
-"""Below this share of pixels on which forward and backward flow agree between neighbours, flow is called unreliable."""
+MIN_CONSISTENT_SHARE = 0.5
+"""Share of pixels with forward and backward flow between neighbours in agreement below which flow is unreliable."""
 
 
 class Flow(Stage):
@@ -56,7 +56,7 @@ class Flow(Stage):
         )
         findings, warnings = _judge(made, T), []
         share = findings["consistent_share"]["1"]
-        if share < WEAK_FLOW:
+        if share < MIN_CONSISTENT_SHARE:
             warnings.append(
                 f"optical flow between neighbouring frames is reliable on {100 * share:.0f} % of the pixels only: the "
                 "motion is very fast, or the picture blurred or without texture; more frames per second would help."

@@ -16,7 +16,7 @@ from som.preprocessing.providers.base import TrackProvider, TrackResult
 from som.preprocessing.stages.base import Outcome, ProvidedStage, outcome_of
 from som.preprocessing.workspace import Workspace
 
-SHORT_TRACKS = 4
+MIN_MEAN_TRACK_FRAMES = 4
 """Frames below which the mean moving track is too short to carry motion."""
 
 
@@ -64,7 +64,7 @@ def _judge(tracks: PointTracks, work: Workspace, outcome: Outcome) -> None:
     on_moving = moving[tracks.query_frames, row, column]
     length = float(seen[on_moving].mean()) if bool(on_moving.any()) else 0.0
     outcome.findings |= {"moving_tracks": int(on_moving.sum()), "mean_visible_frames_moving": round(length, 1)}
-    if bool(moving.any()) and length < SHORT_TRACKS:
+    if bool(moving.any()) and length < MIN_MEAN_TRACK_FRAMES:
         outcome.warnings.append(
             f"points on moving things are followed over {length:.1f} frames on average, too few to learn their "
             "motion well; more frames per second, or tracks of a learned tracker (`tracks.given`), would help."
