@@ -28,7 +28,7 @@ DESCRIPTION = """Optical flow and point tracks, with DIS (needs no weights) or R
   {prog} video clip.mp4 --output flow/ --max-side 480 --pictures pictures/
   {prog} tracks clip.mp4 --output tracks.npz --masks masks/ --picture tracks.png
 """
-PALE = 0.35
+UNRELIABLE_IMAGE_SHARE = 0.35
 """How much of the image shows where flow may not be trusted in a picture of occlusion."""
 
 
@@ -294,7 +294,7 @@ def picture_of_flow(image0: Tensor, image1: Tensor, forward: Tensor, backward: T
 
     check, _ = check_consistency(forward, backward)
     red = torch.tensor([255.0, 40.0, 40.0])
-    pale = (PALE * image0.float() + (1 - PALE) * red).to(torch.uint8)
+    pale = (UNRELIABLE_IMAGE_SHARE * image0.float() + (1 - UNRELIABLE_IMAGE_SHARE) * red).to(torch.uint8)
     trusted = torch.where(check.consistent[..., None], image0, pale)
     top, bottom = torch.cat([image0, image1], 1), torch.cat([flow_to_rgb(forward), trusted], 1)
     return torch.cat([top, bottom])

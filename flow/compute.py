@@ -24,7 +24,7 @@ from flow.video_flow import Pair, VideoFlow, flow_path, list_pairs
 
 RECORD = "flow.json"
 """Written beside the fields: what they were computed from, and how."""
-FORMAT = 1
+RECORD_FORMAT = 1
 """Version of the record and of what it implies about the fields."""
 
 
@@ -184,7 +184,7 @@ def _read_reduced(frames: Iterable[np.ndarray | Tensor], max_side: int | None) -
 
 def _make_record(flow: VideoFlow, images: Tensor, estimator: FlowEstimator, guides: dict[int, tuple[int, ...]]) -> dict:
     return {
-        "format": FORMAT,
+        "format": RECORD_FORMAT,
         "estimator": estimator.provenance(),
         "num_frames": flow.num_frames,
         "size": [flow.height, flow.width],
@@ -223,7 +223,7 @@ def _read_record(path: Path) -> dict | None:
     except (OSError, ValueError) as error:
         raise FlowError(f"{path} is not readable ({error}); remove its folder and compute the flow again.") from error
     keys = {"format", "estimator", "num_frames", "size", "image_size", "frames", "guides"}
-    if not isinstance(record, dict) or record.keys() != keys or record["format"] != FORMAT:
+    if not isinstance(record, dict) or record.keys() != keys or record["format"] != RECORD_FORMAT:
         raise FlowError(f"{path} is no record of this version; remove its folder and compute the flow again.")
     return record
 

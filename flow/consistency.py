@@ -10,7 +10,7 @@ from torch import Tensor
 from flow.errors import FlowError
 from flow.sampling import inside, pixel_centers, sample
 
-CONFIDENCE_SCALE = 0.5
+HALF_CONFIDENCE_ERROR_PX = 0.5
 """Forward-backward error in pixels at which the confidence is one half. Fitted to DIS on images with known flow, so
 that the confidence is about the probability that the flow is less than 1 px wrong."""
 
@@ -77,5 +77,5 @@ def _check(flow: Tensor, back: Tensor, alpha: float, beta: float) -> Consistency
     known = arrives & squared.isfinite()
     squared = torch.where(known, squared, torch.full_like(squared, torch.inf))
     consistent = known & (squared < bound)
-    confidence = 1 / (1 + squared / CONFIDENCE_SCALE**2)
+    confidence = 1 / (1 + squared / HALF_CONFIDENCE_ERROR_PX**2)
     return Consistency(squared.sqrt(), consistent, known & ~consistent, leaves, confidence)

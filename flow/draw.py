@@ -10,8 +10,8 @@ from torch import Tensor
 from flow.errors import FlowError
 from flow.tracks import PointTracks
 
-SHIFT = 4
-"""OpenCV draws at 1/2^SHIFT pixel."""
+SUBPIXEL_BITS = 4
+"""OpenCV draws at 1/2^SUBPIXEL_BITS pixel."""
 
 
 def track_colors(tracks: PointTracks) -> np.ndarray:
@@ -60,15 +60,15 @@ def draw_tracks(
     image = np.array(image, order="C")
     # OpenCV puts pixel centres at integers; points far outside the image would overflow its fixed-point numbers.
     limit = 4 * max(image.shape)
-    places = ((tracks.xy.numpy().clip(-limit, limit) - 0.5) * 2**SHIFT).round().astype(int)
+    places = ((tracks.xy.numpy().clip(-limit, limit) - 0.5) * 2**SUBPIXEL_BITS).round().astype(int)
     visible = tracks.visible.numpy()
-    size = round(radius * 2**SHIFT)
+    size = round(radius * 2**SUBPIXEL_BITS)
     for place, seen, color in zip(places, visible, track_colors(tracks).tolist(), strict=True):
         for s in range(max(0, t - trail), t):
             if seen[s] and seen[s + 1]:
-                cv2.line(image, place[s].tolist(), place[s + 1].tolist(), color, 1, cv2.LINE_AA, SHIFT)
+                cv2.line(image, place[s].tolist(), place[s + 1].tolist(), color, 1, cv2.LINE_AA, SUBPIXEL_BITS)
         if seen[t]:
-            cv2.circle(image, place[t].tolist(), size, color, cv2.FILLED, cv2.LINE_AA, SHIFT)
+            cv2.circle(image, place[t].tolist(), size, color, cv2.FILLED, cv2.LINE_AA, SUBPIXEL_BITS)
         elif hidden:
-            cv2.circle(image, place[t].tolist(), size, color, 1, cv2.LINE_AA, SHIFT)
+            cv2.circle(image, place[t].tolist(), size, color, 1, cv2.LINE_AA, SUBPIXEL_BITS)
     return image

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from flow.errors import FlowError
 
-ANGLES = 256
-"""Directions across an edge that are told apart."""
-REACHES = 16
-"""Distances from an edge that are told apart."""
+NUM_ANGLES = 256
+"""Directions across an edge that are distinguished."""
+NUM_DISTANCES = 16
+"""Distances from an edge that are distinguished."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,10 @@ def find_edges(guidance: Tensor, usable: Tensor, share: float, gap: float, reach
     found = steepness.flatten(1).gather(1, pixel) > floor
     starts = []
     steps = edge_steps(gap, reach).to(pixel.device)
-    for turn in (0, ANGLES // 2):
-        index = ((angle + turn) % ANGLES)[..., None] * REACHES + torch.arange(REACHES, device=pixel.device)
+    for turn in (0, NUM_ANGLES // 2):
+        index = ((angle + turn) % NUM_ANGLES)[..., None] * NUM_DISTANCES + torch.arange(
+            NUM_DISTANCES, device=pixel.device
+        )
         place, inside = step_from(pixel[..., None], steps[index], (H, W))
         reached = inside & usable.flatten(1).gather(1, place.flatten(1)).view(place.shape)
         starts.append(reached.byte().argmax(-1))
@@ -92,8 +94,8 @@ def edge_steps(gap: float, reach: float) -> Tensor:
 
     They are tabulated so that no rounding of sines depends on the device.
     """
-    distance = torch.linspace(gap, max(gap, reach), REACHES, dtype=torch.float64)
-    angle = torch.arange(ANGLES, dtype=torch.float64) * (2 * math.pi / ANGLES)
+    distance = torch.linspace(gap, max(gap, reach), NUM_DISTANCES, dtype=torch.float64)
+    angle = torch.arange(NUM_ANGLES, dtype=torch.float64) * (2 * math.pi / NUM_ANGLES)
     direction = torch.stack([angle.cos(), angle.sin()], -1)
     return (direction[:, None] * distance[:, None]).round().long().view(-1, 2)
 
@@ -108,4 +110,4 @@ def _steepest(channels: Tensor) -> tuple[Tensor, Tensor]:
     xx, xy, yy = dx.square().sum(1), (dx * dy).sum(1), dy.square().sum(1)
     steepness = (xx + yy + ((xx - yy).square() + 4 * xy.square()).sqrt()) / 2
     angle = 0.5 * torch.atan2(2 * xy, xx - yy)
-    return steepness, (angle * (ANGLES / (2 * math.pi))).round().long() % ANGLES
+    return steepness, (angle * (NUM_ANGLES / (2 * math.pi))).round().long() % NUM_ANGLES

@@ -17,7 +17,7 @@ FLO_MAGIC = b"PIEH"
 """First bytes of a .flo file: the float 202021.25, little endian."""
 FLO_UNKNOWN = 1e10
 """Written to .flo files where flow is unknown."""
-FLO_LARGEST = 1e9
+FLO_MAX = 1e9
 """Beyond this, flow in a .flo file is unknown."""
 KITTI_RANGE = (-512.0, 32767 / 64)
 """Flow in pixels that a KITTI file can hold, in steps of 1/64."""
@@ -83,12 +83,12 @@ def _read_flo(path: Path) -> tuple[np.ndarray, np.ndarray]:
         raise FlowError(f"{path} claims {width}x{height} px but has {len(data)} bytes, not {expected}; get it again.")
     flow = np.frombuffer(data, "<f4", offset=12).reshape(height, width, 2).astype(np.float32)
     # nan compares false, so it is unknown too.
-    return flow, np.abs(flow).max(-1) <= FLO_LARGEST
+    return flow, np.abs(flow).max(-1) <= FLO_MAX
 
 
 def _encode_flo(flow: np.ndarray, valid: np.ndarray) -> bytes:
-    if (np.abs(flow[valid]) > FLO_LARGEST).any():
-        raise FlowError(f"a .flo file holds flow up to {FLO_LARGEST:g} px; larger values mean unknown.")
+    if (np.abs(flow[valid]) > FLO_MAX).any():
+        raise FlowError(f"a .flo file holds flow up to {FLO_MAX:g} px; larger values mean unknown.")
     height, width = valid.shape
     values = np.where(valid[..., None], flow, np.float32(FLO_UNKNOWN))
     return FLO_MAGIC + struct.pack("<ii", width, height) + values.astype("<f4").tobytes()

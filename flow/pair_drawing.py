@@ -14,7 +14,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from flow.edges import ANGLES, REACHES, edge_steps, step_from
+from flow.edges import NUM_ANGLES, NUM_DISTANCES, edge_steps, step_from
 from flow.errors import FlowError
 
 _BITS = 31  # of a random number; two fit in one 63-bit draw
@@ -206,8 +206,8 @@ def _draw_edges(fields: PairFields, options: PairOptions, numbers: Tensor) -> tu
     sides = []
     for side, number in enumerate(numbers[:, 1:].chunk(2, 1)):
         first = start[:, None, :, side]
-        distance = first + _below(number, REACHES - first)
-        index = ((angle[:, None] + side * (ANGLES // 2)) & (ANGLES - 1)) * REACHES + distance
+        distance = first + _below(number, NUM_DISTANCES - first)
+        index = ((angle[:, None] + side * (NUM_ANGLES // 2)) & (NUM_ANGLES - 1)) * NUM_DISTANCES + distance
         step = steps.index_select(0, index.flatten()).view(*index.shape, 2)
         sides.append(step_from(edge[:, None], step, fields.size))
     (first, inside), (second, also_inside) = sides

@@ -11,13 +11,13 @@ from flow.errors import FlowError
 
 FRAMES_PER_QUERY = 8
 """By default one frame in this many is a query frame."""
-MIN_SPACING = 2.0
+MIN_SPACING_PX = 2.0
 """Points of one frame are not set closer than this many pixels; nearer ones would move as one."""
-NOISE = 2 / 255
+NOISE_SIGMA = 2 / 255
 """Standard deviation of image noise, with intensities in [0, 1]."""
-TEXTURE_WINDOW = 7
+TEXTURE_WINDOW_PX = 7
 """Side in pixels of the window whose texture locates a point."""
-MAX_BLUR = 0.25
+MAX_LOCATION_BLUR_PX = 0.25
 """Pixels by which noise alone may blur a point's position where low texture is avoided."""
 
 
@@ -101,10 +101,10 @@ def located_by_texture(image: Tensor) -> np.ndarray:
     values = values.astype(np.float32) / (255 if values.dtype == np.uint8 else 1)
     gray = cv2.cvtColor(np.ascontiguousarray(values), cv2.COLOR_RGB2GRAY)
     dx, dy = (cv2.Sobel(gray, cv2.CV_32F, *order, scale=1 / 8) for order in ((1, 0), (0, 1)))
-    window = (TEXTURE_WINDOW, TEXTURE_WINDOW)
+    window = (TEXTURE_WINDOW_PX, TEXTURE_WINDOW_PX)
     xx, yy, xy = (cv2.boxFilter(v, cv2.CV_32F, window, normalize=False) for v in (dx * dx, dy * dy, dx * dy))
     smaller = (xx + yy) / 2 - np.sqrt(((xx - yy) / 2) ** 2 + xy**2)
-    return smaller >= 2 * NOISE**2 / MAX_BLUR**2
+    return smaller >= 2 * NOISE_SIGMA**2 / MAX_LOCATION_BLUR_PX**2
 
 
 def _eroded(mask: np.ndarray, margin: int) -> np.ndarray:
@@ -129,7 +129,7 @@ def _grid(mask: np.ndarray, number: int, generator: np.random.Generator) -> np.n
     H, W = mask.shape
     if number == 0:
         return np.zeros((0, 2))
-    spacing = max(MIN_SPACING, np.sqrt(mask.sum() / number))
+    spacing = max(MIN_SPACING_PX, np.sqrt(mask.sum() / number))
     while True:
         x, y = (np.arange(generator.uniform(0, spacing), side, spacing) for side in (W, H))
         points = np.stack(np.meshgrid(x, y), -1).reshape(-1, 2)
@@ -139,6 +139,6 @@ def _grid(mask: np.ndarray, number: int, generator: np.random.Generator) -> np.n
         points = points[mask[row, column]]
         if len(points) >= number:
             return points[np.sort(generator.permutation(len(points))[:number])]
-        if spacing == MIN_SPACING:
+        if spacing == MIN_SPACING_PX:
             return points
-        spacing = max(MIN_SPACING, 0.95 * spacing)
+        spacing = max(MIN_SPACING_PX, 0.95 * spacing)

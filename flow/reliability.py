@@ -18,7 +18,7 @@ from flow.consistency import check_consistency
 from flow.errors import FlowError
 from flow.sampling import pixel_centers, sample
 
-SMALLEST_WEIGHT = 1 / 255
+MIN_RELIABLE_WEIGHT = 1 / 255
 """A reliable pixel never has less weight than this, so that "weight > 0" and "reliable" are the same."""
 _LUMA = (0.299, 0.587, 0.114)  # Rec. 601
 _SHARPNESS_FLOOR = 1.0  # grey levels: gradients that noise alone makes do not count as a change of sharpness
@@ -161,7 +161,9 @@ def reliable_pixels(
         failed["far"] = _far(depth0, rules.far_quantile)
 
     mask = ~torch.stack(tuple(failed.values())).any(0)
-    weight = check.confidence.clamp(min=SMALLEST_WEIGHT) if rules.weigh_by_confidence else torch.ones_like(mask).float()
+    weight = (
+        check.confidence.clamp(min=MIN_RELIABLE_WEIGHT) if rules.weigh_by_confidence else torch.ones_like(mask).float()
+    )
     return Reliability(mask, weight.float() * mask, failed)
 
 

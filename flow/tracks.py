@@ -18,9 +18,9 @@ from flow.errors import FlowError
 from flow.sampling import inside, sample
 from flow.video_flow import VideoFlow
 
-MARGIN = 0.5
+MAX_OUTSIDE_SHARE = 0.5
 """Guessed positions of unseen points stay within this share of the image size beyond its border."""
-HALF_CONFIDENCE = 0.4
+HALF_CONFIDENCE_VARIANCE = 0.4
 """Variance (px²) at which half of the positions are right within 2 px."""
 
 
@@ -113,12 +113,12 @@ def confidence_from_variance(variance: Tensor) -> Tensor:
     1 / (1 + (v / 0.4)²), fitted to exact tracks of rendered and layered videos; benchmarks/tracks.py prints measured
     shares beside it.
     """
-    return 1 / (1 + (variance / HALF_CONFIDENCE) ** 2)
+    return 1 / (1 + (variance / HALF_CONFIDENCE_VARIANCE) ** 2)
 
 
 def variance_from_confidence(confidence: Tensor) -> Tensor:
     """The variance in px² that has this confidence, for tracks that come without; inf where the confidence is 0."""
-    return HALF_CONFIDENCE * ((1 - confidence) / confidence).sqrt()
+    return HALF_CONFIDENCE_VARIANCE * ((1 - confidence) / confidence).sqrt()
 
 
 def track_points(
@@ -261,4 +261,4 @@ def _guess_unseen(flow: VideoFlow, xy: Tensor, visible: Tensor, query_frames: Te
             rows = rows.nonzero()[:, 0]
             if len(rows):
                 moved = xy[t - step, rows] + sample(flow.get(t - step, t), xy[t - step, rows])
-                xy[t, rows] = moved.maximum(-MARGIN * limit).minimum((1 + MARGIN) * limit)
+                xy[t, rows] = moved.maximum(-MAX_OUTSIDE_SHARE * limit).minimum((1 + MAX_OUTSIDE_SHARE) * limit)

@@ -20,7 +20,7 @@ from flow.io.arrays import read_npz, write_npz
 
 Pair = tuple[int, int]
 """(source, target): frame numbers."""
-FINEST_STEP = 1 / 256
+MIN_STEP_PX = 1 / 256
 """Flow is stored in steps of this many pixels, or of the next power of two that lets the largest vector fit."""
 
 
@@ -41,7 +41,7 @@ class PackedFlow:
         largest = float(flow.abs().amax()) if flow.numel() else 0.0
         if not np.isfinite(largest):
             raise FlowError("flow must be finite; it holds nan or inf.")
-        step = max(FINEST_STEP, 2.0 ** np.ceil(np.log2(max(largest, 1e-9) / 32767)))
+        step = max(MIN_STEP_PX, 2.0 ** np.ceil(np.log2(max(largest, 1e-9) / 32767)))
         return PackedFlow((flow / step).round().to(torch.int16).cpu().numpy(), float(step))
 
     def unpack(self) -> Tensor:

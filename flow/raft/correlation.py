@@ -21,11 +21,11 @@ Kind = Literal["full", "on_demand", "auto"]
 KINDS = get_args(Kind)
 """Names that ``make_correlation`` takes."""
 
-LEVELS = 4
+NUM_LEVELS = 4
 """Scales of the pyramid; each halves the second feature map."""
-LARGEST_FULL = 256 * 2**20
+MAX_PYRAMID_BYTES = 256 * 2**20
 """``auto`` keeps the full pyramid up to this many bytes."""
-TILE = 16
+TILE_CELLS = 16
 """Side of the square of queries, in cells of a level, whose windows ``on_demand`` reads together."""
 
 
@@ -71,7 +71,7 @@ def check_kind(kind: str) -> None:
 
 def full_bytes(batch: int, h: int, w: int, element_size: int = 4) -> int:
     """Memory of the full pyramid of feature maps (batch,C,h,w), in bytes."""
-    return batch * h * w * sum((h >> level) * (w >> level) for level in range(LEVELS)) * element_size
+    return batch * h * w * sum((h >> level) * (w >> level) for level in range(NUM_LEVELS)) * element_size
 
 
 class Correlation(ABC):
@@ -107,7 +107,7 @@ class FullCorrelation(Correlation):
         B, C, h, w = features0.shape
         volume = (features0.flatten(2) / C**0.5).transpose(1, 2) @ features1.flatten(2)
         self.pyramid = [volume.view(B * h * w, h, w)]
-        while len(self.pyramid) < LEVELS:
+        while len(self.pyramid) < NUM_LEVELS:
             self.pyramid.append(F.avg_pool2d(self.pyramid[-1], 2))
 
     def lookup(self, centres: Tensor) -> Tensor:
@@ -133,18 +133,18 @@ class OnDemandCorrelation(Correlation):
         super().__init__(features0, features1, radius)
         self.features0 = (features0 / features0.shape[1] ** 0.5).permute(0, 2, 3, 1).contiguous()
         pooled = [features1]
-        while len(pooled) < LEVELS:
+        while len(pooled) < NUM_LEVELS:
             pooled.append(F.avg_pool2d(pooled[-1], 2))
         self.pyramid = [level.permute(0, 2, 3, 1).contiguous() for level in pooled]
 
     def lookup(self, centres: Tensor) -> Tensor:
         centres = centres.permute(0, 2, 3, 1)
-        levels = [self._level(centres, level) for level in range(LEVELS)]
+        levels = [self._level(centres, level) for level in range(NUM_LEVELS)]
         return torch.cat(levels, dim=-1).permute(0, 3, 1, 2).contiguous()
 
     def _level(self, centres: Tensor, level: int) -> Tensor:
         """Windows (B,h,w,(2r+1)^2) of one level around centres (B,h,w,2) in cells of the finest level."""
-        features1, side = self.pyramid[level], TILE << level
+        features1, side = self.pyramid[level], TILE_CELLS << level
         base, fraction = _split(centres / 2**level, self.radius, *features1.shape[1:3])
         boxes = self._boxes(base, side, *features1.shape[1:3])
         images = []
@@ -193,5 +193,5 @@ def make_correlation(kind: Kind, features0: Tensor, features1: Tensor, radius: i
     check_kind(kind)
     if kind == "auto":
         B, _, h, w = features0.shape
-        kind = "full" if full_bytes(B, h, w, features0.element_size()) <= LARGEST_FULL else "on_demand"
+        kind = "full" if full_bytes(B, h, w, features0.element_size()) <= MAX_PYRAMID_BYTES else "on_demand"
     return (FullCorrelation if kind == "full" else OnDemandCorrelation)(features0, features1, radius)

@@ -12,7 +12,7 @@ from torch import Tensor
 from flow.errors import FlowError
 from flow.estimator import FlowEstimator
 from flow.raft.correlation import Kind, check_kind
-from flow.raft.model import MIN_SIDE, RAFT, STRIDE
+from flow.raft.model import CELL_PX, MIN_SIDE_PX, RAFT
 from flow.raft.weights import load_raft
 
 
@@ -106,7 +106,7 @@ class RAFTEstimator(FlowEstimator):
             return F.pad(field, (*horizontal, *vertical), mode="replicate")
 
         # The mean over a cell's pixels, in cells: what convex upsampling spreads over them again.
-        coarse = None if initial is None else F.avg_pool2d(prepared(initial), STRIDE) / STRIDE
+        coarse = None if initial is None else F.avg_pool2d(prepared(initial), CELL_PX) / CELL_PX
         flow = self.model(
             prepared(image0) / 127.5 - 1,
             prepared(image1) / 127.5 - 1,
@@ -121,5 +121,5 @@ class RAFTEstimator(FlowEstimator):
 def centred_padding(size: int) -> tuple[int, int]:
     """Pixels before and after a side of ``size`` that make it a multiple of 8 and at least 128; the published padding,
     half on either side, the odd pixel after."""
-    total = max(-size % STRIDE, MIN_SIDE - size)
+    total = max(-size % CELL_PX, MIN_SIDE_PX - size)
     return total // 2, total - total // 2

@@ -9,13 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flow.errors import FlowError
-from flow.raft.correlation import LEVELS, Kind, make_correlation
+from flow.raft.correlation import NUM_LEVELS, Kind, make_correlation
 from flow.raft.extractor import BottleneckBlock, Encoder, Norm, ResidualBlock
 from flow.raft.update import FlowHead, MaskPredictor, MotionEncoder, RecurrentBlock, UpdateBlock
 
-STRIDE = 8
+CELL_PX = 8
 """Side in pixels of a cell of the feature maps."""
-MIN_SIDE = 128
+MIN_SIDE_PX = 128
 """Smallest image side in pixels: below, the coarsest correlation would be a single cell, which was never trained."""
 
 
@@ -96,15 +96,15 @@ def upsample_convex(flow: Tensor, logits: Tensor) -> Tensor:
         (B,2,8h,8w) in pixels.
     """
     B, _, h, w = flow.shape
-    weights = logits.view(B, 1, 9, STRIDE, STRIDE, h, w).softmax(dim=2)
-    neighbours = F.unfold(STRIDE * flow, 3, padding=1).view(B, 2, 9, 1, 1, h, w)
+    weights = logits.view(B, 1, 9, CELL_PX, CELL_PX, h, w).softmax(dim=2)
+    neighbours = F.unfold(CELL_PX * flow, 3, padding=1).view(B, 2, 9, 1, 1, h, w)
     pixels = (weights * neighbours).sum(dim=2)
-    return pixels.permute(0, 1, 4, 2, 5, 3).reshape(B, 2, STRIDE * h, STRIDE * w)
+    return pixels.permute(0, 1, 4, 2, 5, 3).reshape(B, 2, CELL_PX * h, CELL_PX * w)
 
 
 def upsample_bilinear(flow: Tensor) -> Tensor:
     """(B,2,h,w) in cells to (B,2,8h,8w) in pixels. As published, corner cells fall on corner pixels."""
-    return STRIDE * F.interpolate(flow, scale_factor=STRIDE, mode="bilinear", align_corners=True)
+    return CELL_PX * F.interpolate(flow, scale_factor=CELL_PX, mode="bilinear", align_corners=True)
 
 
 class RAFT(nn.Module):
@@ -123,7 +123,7 @@ class RAFT(nn.Module):
         self.feature_encoder = Encoder(a.block, a.widths, a.features, "instance")
         self.context_encoder = Encoder(a.block, a.widths, a.hidden + a.context, a.context_norm)
         self.update_block = UpdateBlock(
-            MotionEncoder(LEVELS * (2 * a.radius + 1) ** 2, a.correlation_widths, a.flow_widths, a.motion),
+            MotionEncoder(NUM_LEVELS * (2 * a.radius + 1) ** 2, a.correlation_widths, a.flow_widths, a.motion),
             RecurrentBlock(a.hidden, a.context + a.motion, a.kernels),
             FlowHead(a.hidden, a.flow_head),
         )
@@ -199,10 +199,12 @@ def _check(images0: Tensor, images1: Tensor, initial_flow: Tensor | None, iterat
         shapes = f"{tuple(images0.shape)} and {tuple(images1.shape)}"
         raise FlowError(f"RAFT takes two image batches of the same shape (B,3,H,W), got {shapes}.")
     B, _, H, W = images0.shape
-    if H % STRIDE or W % STRIDE or min(H, W) < MIN_SIDE:
-        raise FlowError(f"RAFT takes sides that are multiples of 8 and at least {MIN_SIDE} px, got {W}x{H}; pad them.")
-    if initial_flow is not None and initial_flow.shape != (B, 2, H // STRIDE, W // STRIDE):
-        expected = (B, 2, H // STRIDE, W // STRIDE)
+    if H % CELL_PX or W % CELL_PX or min(H, W) < MIN_SIDE_PX:
+        raise FlowError(
+            f"RAFT takes sides that are multiples of 8 and at least {MIN_SIDE_PX} px, got {W}x{H}; pad them."
+        )
+    if initial_flow is not None and initial_flow.shape != (B, 2, H // CELL_PX, W // CELL_PX):
+        expected = (B, 2, H // CELL_PX, W // CELL_PX)
         raise FlowError(f"RAFT's initial flow must have shape {expected}, got {tuple(initial_flow.shape)}.")
     if iterations < 1:
         raise FlowError(f"RAFT's iterations must be at least 1, got {iterations}.")

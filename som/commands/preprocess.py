@@ -15,7 +15,7 @@ from som.settings.command_line import Command
 if TYPE_CHECKING:
     from som.preprocessing.record import StageRecord
 
-REPORT_EVERY = 20.0
+REPORT_EVERY_SECONDS = 20.0
 """Seconds between lines of progress where the output is no terminal."""
 
 
@@ -39,7 +39,7 @@ def preprocess(run: PreprocessRun) -> int:
         line.end(COMMAND.render("\n".join(describe(stage, reused))))
 
     try:
-        with sigterm_as_keyboard_interrupt(), ProgressLine(REPORT_EVERY) as line:
+        with sigterm_as_keyboard_interrupt(), ProgressLine(REPORT_EVERY_SECONDS) as line:
             result = preprocess(run, progress=line, on_stage=end)
     except UserError:
         page = run.output / "report.html"

@@ -20,9 +20,9 @@ from som.data.dataset import VideoDataset, Views
 from som.errors import UserError
 from som.initialization.depth_alignment import StaticLinks
 
-MAX_RETURN_ERROR = 0.5
+MAX_RETURN_ERROR_PX = 0.5
 """Static links come from pixels that the flow back brings home to within this many pixels."""
-MASK_MARGIN = 3
+MASK_MARGIN_PX = 3
 """Static links keep this many pixels of the flow field away from the foreground."""
 
 
@@ -97,7 +97,7 @@ def link_static_points(
             arrives = inside(reached, *size)
             row, column = torch.where(arrives[:, None], reached, 0.5).floor().long().clamp(min=0).unbind(1)[::-1]
             there = static[b][row.clamp(max=size[0] - 1), column.clamp(max=size[1] - 1)]
-            good = check.consistent.flatten() & (check.error.flatten() < MAX_RETURN_ERROR)
+            good = check.consistent.flatten() & (check.error.flatten() < MAX_RETURN_ERROR_PX)
             usable = (good & arrives & there & static[a].flatten()).nonzero()[:, 0]
             picked = usable[torch.randperm(len(usable), generator=generator)[:per_link]]
             parts.append((a, b, centers[picked] * scale, reached[picked] * scale))
@@ -112,5 +112,5 @@ def link_static_points(
 def _shrink_to(static: Tensor, size: tuple[int, int]) -> Tensor:
     """(n,H,W) masks at the size of the flow, without a margin beside what is not static."""
     other = torch.nn.functional.adaptive_max_pool2d((~static).float()[:, None], size)
-    side = 2 * MASK_MARGIN + 1
-    return torch.nn.functional.max_pool2d(other, side, stride=1, padding=MASK_MARGIN)[:, 0] < 0.5
+    side = 2 * MASK_MARGIN_PX + 1
+    return torch.nn.functional.max_pool2d(other, side, stride=1, padding=MASK_MARGIN_PX)[:, 0] < 0.5

@@ -24,7 +24,7 @@ Size = tuple[int, int]
 DEPTH_KINDS = ("metric", "scale", "relative")
 WORLD_SCALES = ("metric", "arbitrary")
 SPLITS = ("train", "val")
-SHAPE_TOLERANCE = 1.02
+MAX_ASPECT_RATIO_FACTOR = 1.02
 """By how much the aspect ratios of a depth map and its image may differ, as a factor; sizes are whole numbers."""
 
 
@@ -198,7 +198,7 @@ def _read_map(
 ) -> np.ndarray:
     values = read_map(path, unit, what=f"this {what}", strict=convert is None)
     ratio = values.shape[1] / values.shape[0] * size[0] / size[1]
-    if not 1 / SHAPE_TOLERANCE < ratio < SHAPE_TOLERANCE:
+    if not 1 / MAX_ASPECT_RATIO_FACTOR < ratio < MAX_ASPECT_RATIO_FACTOR:
         raise UserError(
             f"{path}: this {what} is {in_words(values.shape)}, expected {in_words(size)} as its image, or the same "
             "shape at another resolution; write it so."

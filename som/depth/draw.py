@@ -17,13 +17,13 @@ COLORMAPS = {
     "viridis": cv2.COLORMAP_VIRIDIS,
     "inferno": cv2.COLORMAP_INFERNO,
 }
-UNKNOWN = (0, 0, 0)
+UNKNOWN_RGB = (0, 0, 0)
 """Colour of pixels without depth."""
-NO_TRUTH = (128, 128, 128)
+NO_TRUTH_RGB = (128, 128, 128)
 """Colour of pixels without a true depth in error maps."""
-NOT_PREDICTED = (90, 0, 120)
+NOT_PREDICTED_RGB = (90, 0, 120)
 """Colour in error maps of pixels with a true depth but no prediction."""
-GAP = 4
+GAP_PX = 4
 """Pixels between the pictures of a sheet."""
 
 Depth = Float[Tensor | np.ndarray, "h w"]
@@ -72,7 +72,7 @@ def color_depth(
     if point_size > 1:
         disparity = cv2.dilate(disparity, np.ones((point_size, point_size)))
     span = max(1 / near - 1 / far, 1e-12)
-    return _paint((disparity - 1 / far) / span, disparity > 0, colormap, UNKNOWN)
+    return _paint((disparity - 1 / far) / span, disparity > 0, colormap, UNKNOWN_RGB)
 
 
 def color_error(
@@ -116,8 +116,8 @@ def color_error(
         kernel = np.ones((point_size, point_size))
         error = cv2.dilate(error, kernel)
         missing = cv2.dilate(missing.astype(np.uint8), kernel) > 0
-    picture = _paint(error, error >= 0, colormap, NO_TRUTH)
-    picture[missing & (error < 0)] = NOT_PREDICTED
+    picture = _paint(error, error >= 0, colormap, NO_TRUTH_RGB)
+    picture[missing & (error < 0)] = NOT_PREDICTED_RGB
     return picture
 
 
@@ -157,12 +157,12 @@ def sheet(rows: Sequence[Sequence[Picture]], labels: Sequence[str] | None = None
     height = pictures[0].shape[0] if height is None else height
     rows = [[_at_height(picture, height) for picture in row] for row in rows]
     widths = [max(row[c].shape[1] for row in rows if c < len(row)) for c in range(columns)]
-    lefts = np.cumsum([0, *(width + GAP for width in widths)]).tolist()
+    lefts = np.cumsum([0, *(width + GAP_PX for width in widths)]).tolist()
     top = 0 if labels is None else 22
-    canvas = np.full((top + len(rows) * (height + GAP) - GAP, lefts[-1] - GAP, 3), 255, np.uint8)
+    canvas = np.full((top + len(rows) * (height + GAP_PX) - GAP_PX, lefts[-1] - GAP_PX, 3), 255, np.uint8)
     for r, row in enumerate(rows):
         for c, picture in enumerate(row):
-            y = top + r * (height + GAP)
+            y = top + r * (height + GAP_PX)
             canvas[y : y + height, lefts[c] : lefts[c] + picture.shape[1]] = picture
     for c, text in enumerate(labels or ()):
         cv2.putText(canvas, text, (lefts[c] + 2, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA)

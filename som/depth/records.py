@@ -21,7 +21,7 @@ from som.depth.evaluation import DepthReport, markdown_table
 from som.depth.metrics import resize_by_disparity
 from som.files import encode_image, image_size, write_bytes, write_together
 
-LARGEST_STEP = 65535
+MAX_UINT16 = 65535
 
 
 def write_depth_prior(
@@ -196,7 +196,7 @@ def _checked_maps(depth, confidence, count: int, kind: str, unit: float | None) 
         raise DepthError(f"depth must be ({count},H,W), one map per frame, got {tuple(depth.shape)}.")
     if not bool(depth.isfinite().all() and (depth >= 0).all()):
         raise DepthError("depth must be finite and not negative, 0 where unknown; it holds other values.")
-    if unit is not None and float(depth.max()) > LARGEST_STEP * unit:
+    if unit is not None and float(depth.max()) > MAX_UINT16 * unit:
         raise DepthError(
             f"depth up to {float(depth.max()):g} does not fit 16 bits of {unit:g}; choose a larger unit or npy."
         )

@@ -37,7 +37,7 @@ from som.depth.networks.resnet import stacked_image_weight
 PARTS = ("depth_net", "pose_net")
 """Entries of our training checkpoints (``som.depth.training``) that hold the weights of the networks."""
 KINDS = {"depth": "a depth net", "pose": "a pose net", "mvdepthnet": "an MVDepthNet", "encoder": "an encoder"}
-SHOWN = 4
+MAX_NAMES_SHOWN = 4
 """Names quoted in a message."""
 
 
@@ -244,4 +244,4 @@ def _notes(layout: Layout, net: nn.Module, metadata: Mapping[str, Any]) -> tuple
 
 def _quote(names: Iterable[str]) -> str:
     names = list(names)
-    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+    return ", ".join(names[:MAX_NAMES_SHOWN]) + (", ..." if len(names) > MAX_NAMES_SHOWN else "")

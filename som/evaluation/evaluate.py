@@ -26,7 +26,7 @@ from som.evaluation.metrics import (
     psnr,
     ssim,
 )
-from som.evaluation.metrics.image import WINDOW_SIZE
+from som.evaluation.metrics.image import WINDOW_PX
 from som.evaluation.panels import ViewPanels
 from som.evaluation.report import EvaluationReport, write_csv, write_json
 from som.evaluation.tracks import evaluate_tracks, evenly_spread
@@ -204,7 +204,7 @@ def score_view(
     values: dict[str, float] = {}
     for suffix, mask in regions.items():
         values |= {k + suffix: v for k, v in _image_scores(picture.rgb, target, mask, lpips).items()}
-    if view.covisible is not None and min(valid.shape) >= WINDOW_SIZE:
+    if view.covisible is not None and min(valid.shape) >= WINDOW_PX:
         values["ssim_covisible_dycheck"] = float(masked_ssim(picture.rgb, target, regions["_covisible"]))
     if view.depths is not None:
         values |= _depth_scores(picture.depth, view.depths[0].to(device), valid, dataset, config)
@@ -214,7 +214,7 @@ def score_view(
 
 
 def _image_scores(pred: Tensor, target: Tensor, mask: Bool[Tensor, "h w"], lpips: LPIPS) -> dict[str, float]:
-    small = min(mask.shape) <= WINDOW_SIZE // 2
+    small = min(mask.shape) <= WINDOW_PX // 2
     return {
         "psnr": float(psnr(pred, target, mask)),
         "ssim": math.nan if small else float(ssim(pred, target, mask)),

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from som.losses.trimmed import check_same_shape, trimmed_mean
 
-EPS = 1e-5
+DEPTH_EPS = 1e-5
 """Added to depth before it is inverted, in scene units."""
 
 
@@ -25,7 +25,7 @@ def known_disparity(
     ones, zeros = torch.ones_like(pred_depth), torch.zeros_like(pred_depth)
 
     def invert(z: Tensor) -> Tensor:
-        return torch.where(known, 1 / (torch.where(known, z, ones) + EPS), zeros)
+        return torch.where(known, 1 / (torch.where(known, z, ones) + DEPTH_EPS), zeros)
 
     counted = known.to(pred_depth.dtype)
     return invert(pred_depth), invert(depth), counted if weights is None else counted * weights

@@ -16,19 +16,19 @@ from torch import Tensor
 from som.losses.trimmed import check_same_shape, weighted_mean
 
 Space = Literal["disparity", "depth"]
-MIN_SAMPLES = 16
+MIN_KNOWN_PIXELS = 16
 """An image with fewer known pixels does not count."""
-MIN_KNOWN = 0.25
+MIN_KNOWN_SHARE = 0.25
 """A box in which a smaller share of the pixels is known does not count."""
-FLAT = 1e-4
+MIN_RELATIVE_DEVIATION = 1e-4
 """Relative standard deviation (of the mean) under which a map is flat: it then correlates with nothing."""
-NEAREST, FARTHEST = 1e-12, 1e12
+MIN_KNOWN_DEPTH, MAX_KNOWN_DEPTH = 1e-12, 1e12
 """Depths outside are unknown; inside, squares of disparity stay far from the ends of float32."""
 
 
 def _known(depth: Tensor) -> Tensor:
     depth = depth.detach()
-    return (depth > NEAREST) & (depth < FARTHEST)
+    return (depth > MIN_KNOWN_DEPTH) & (depth < MAX_KNOWN_DEPTH)
 
 
 def _check(name: str, pred_depth: Tensor, depth: Tensor, weights: Tensor | None, space: str) -> None:
@@ -56,7 +56,7 @@ def _shares(weights: Float[Tensor, "n p"]) -> Float[Tensor, "n p"]:
 def _centered(values: Tensor, shares: Tensor) -> tuple[Float[Tensor, "n p"], Float[Tensor, "n"]]:
     """Values less their weighted mean; and the variance under which the row is flat."""
     mean = (shares * values.detach()).sum(-1, keepdim=True)
-    floor = (FLAT * mean[..., 0]).square().clamp(min=torch.finfo(values.dtype).tiny)
+    floor = (MIN_RELATIVE_DEVIATION * mean[..., 0]).square().clamp(min=torch.finfo(values.dtype).tiny)
     return values - mean, floor
 
 
@@ -116,7 +116,7 @@ def pearson_depth(
     pred, target = _in_space(pred_depth, known, space), _in_space(depth.detach(), known, space)
     counted = counted.flatten(1)
     rho, _, varies = _correlation(pred.flatten(1), target.flatten(1), counted)
-    return weighted_mean(1 - rho, varies * ((counted > 0).sum(-1) >= MIN_SAMPLES))
+    return weighted_mean(1 - rho, varies * ((counted > 0).sum(-1) >= MIN_KNOWN_PIXELS))
 
 
 def box_size(height: int, width: int) -> int:
@@ -210,6 +210,6 @@ def patch_pearson_depth(
     hit = _known(pred)
     counted = counted * hit
     rho, variance, varies = _correlation(_in_space(pred, hit, space), target, counted)
-    enough = (counted > 0).sum(-1) >= max(MIN_SAMPLES, MIN_KNOWN * box * box)
+    enough = (counted > 0).sum(-1) >= max(MIN_KNOWN_PIXELS, MIN_KNOWN_SHARE * box * box)
     spread = variance >= min_spread**2 * image_variance.repeat_interleave(corners.shape[1])
     return weighted_mean(1 - rho, varies * enough * spread)

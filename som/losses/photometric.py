@@ -9,8 +9,8 @@ from torch import Tensor
 
 from som.losses.trimmed import check_same_shape, weighted_mean
 
-WINDOW = 11
-SIGMA = 1.5
+WINDOW_PX = 11
+WINDOW_SIGMA_PX = 1.5
 C1, C2 = 0.01**2, 0.03**2
 
 
@@ -44,7 +44,7 @@ def l1(
 def _blur_valid(maps: Float[Tensor, "n h w"], size: int) -> Float[Tensor, "n oh ow"]:
     """Separable Gaussian of ``size`` taps, without padding."""
     taps = torch.arange(size, device=maps.device, dtype=maps.dtype) - (size - 1) / 2
-    kernel = torch.exp(-(taps**2) / (2 * SIGMA**2))
+    kernel = torch.exp(-(taps**2) / (2 * WINDOW_SIGMA_PX**2))
     kernel = kernel / kernel.sum()
     n = len(maps)  # one group a map: by far the fastest layout on a CPU
     rows = F.conv2d(maps[None], kernel.view(1, 1, size, 1).expand(n, 1, size, 1), groups=n)
@@ -53,7 +53,7 @@ def _blur_valid(maps: Float[Tensor, "n h w"], size: int) -> Float[Tensor, "n oh 
 
 def window_size(height: int, width: int) -> int:
     """11, or for smaller images the largest odd number of taps that fits into both sides."""
-    return min(WINDOW, height - 1 + height % 2, width - 1 + width % 2)
+    return min(WINDOW_PX, height - 1 + height % 2, width - 1 + width % 2)
 
 
 def ssim_map(

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-MAX_SORTED = 16_384
+MAX_SORTED_ELEMENTS = 16_384
 """More elements than this are subsampled before the quantile is taken."""
 
 
@@ -46,8 +46,8 @@ def quantile_threshold(
     """
     values = values.detach().flatten()
     counted = torch.ones_like(values, dtype=torch.bool) if weights is None else weights.detach().flatten() > 0
-    if values.numel() > MAX_SORTED:
-        steps = torch.arange(MAX_SORTED, device=values.device, dtype=torch.float64)
+    if values.numel() > MAX_SORTED_ELEMENTS:
+        steps = torch.arange(MAX_SORTED_ELEMENTS, device=values.device, dtype=torch.float64)
         picked = (torch.frac(steps * 0.6180339887498949) * values.numel()).long()
         values, counted = values[picked], counted[picked]
     if values.numel() == 0:

@@ -6,12 +6,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-EPS = 1e-4
+LOGIT_EPS = 1e-4
 
 
 def logit(p: Tensor) -> Tensor:
-    """Inverse sigmoid of values clamped to [EPS, 1 - EPS], so that black, white and opaque stay finite."""
-    p = p.clamp(EPS, 1 - EPS)
+    """Inverse sigmoid of values clamped to [LOGIT_EPS, 1 - LOGIT_EPS], so that black, white and opaque stay finite."""
+    p = p.clamp(LOGIT_EPS, 1 - LOGIT_EPS)
     return torch.log(p) - torch.log1p(-p)
 
 

@@ -10,7 +10,7 @@ from som import losses
 from som.training.batch import DepthPrior, FramePairs, LinkedPairs
 from som.training.context import StepContext
 
-MARGIN_SHARE = 0.05
+MAX_MARGIN_SHARE = 0.05
 """The margin of an order is at most this share of the spread of the rendered log depth in the image."""
 
 
@@ -79,7 +79,7 @@ def _margin(context: StepContext) -> Float[Tensor, "b 1"]:
     shares = there / there.sum(1, keepdim=True).clamp(min=1)
     deviation = log_depth - (shares * log_depth).sum(1, keepdim=True)
     spread = (shares * deviation.square()).sum(1, keepdim=True).sqrt()
-    return (MARGIN_SHARE * spread).clamp(max=context.depth_order.margin)
+    return (MAX_MARGIN_SHARE * spread).clamp(max=context.depth_order.margin)
 
 
 def _covered(context: StepContext, pairs: FramePairs | LinkedPairs) -> Tensor:

@@ -20,9 +20,9 @@ from som.training.depth_order import TERM_NAMES, ramp
 
 BACKGROUND_COLOR = 1.0
 """What shows through where a scene without background has a hole (white)."""
-SMOOTHNESS_SAMPLE = 4096
+SMOOTHNESS_GAUSSIANS = 4096
 """Foreground Gaussians whose accelerations are looked at in one step."""
-RIGIDITY_SAMPLE = 2048
+RIGIDITY_GAUSSIANS = 2048
 """Foreground Gaussians whose neighbourhoods are compared in one step."""
 
 
@@ -125,7 +125,7 @@ def rigidity(context: StepContext) -> Tensor:
         return context.zero()
     foreground, bases = context.scene.moving
     means, weights = foreground.means, foreground.motion_weights
-    sample = torch.randint(len(means), (min(len(means), RIGIDITY_SAMPLE),), device=means.device)
+    sample = torch.randint(len(means), (min(len(means), RIGIDITY_GAUSSIANS),), device=means.device)
     times = torch.cat([context.batch.times[:1], torch.randint(context.num_times, (1,), device=means.device)])
     R, x = bases.carry(means[sample], weights[sample], times)
     neighbors, closeness = losses.nearest_neighbors(means[sample], 8)
@@ -249,7 +249,7 @@ class Objective:
         poses = ForegroundPoses(rotation.squeeze(1), position.squeeze(1), None if track_times is None else tracked)
         if self.num_times < 3 or not self._uses("smooth_tracks", "smooth_along_ray"):
             return poses, None
-        sample = torch.randperm(len(weights), device=weights.device)[:SMOOTHNESS_SAMPLE]
+        sample = torch.randperm(len(weights), device=weights.device)[:SMOOTHNESS_GAUSSIANS]
         middle = batch.times.clamp(1, self.num_times - 2)[:, None]
         times = torch.cat([middle - 1, middle, middle + 1], 1)
         _, around = bases.carry(foreground.means[sample], weights[sample], times.flatten())

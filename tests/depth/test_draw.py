@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from som.depth.draw import NO_TRUTH, NOT_PREDICTED, UNKNOWN, color_depth, color_error, disparity_range, sheet, to_bytes
+from som.depth.draw import (
+    NO_TRUTH_RGB,
+    NOT_PREDICTED_RGB,
+    UNKNOWN_RGB,
+    color_depth,
+    color_error,
+    disparity_range,
+    sheet,
+    to_bytes,
+)
 from som.errors import UserError
 from som.files import read_image, write_image
 
@@ -16,7 +25,7 @@ def test_colours_are_linear_in_disparity_and_unknown_is_black():
     ramp = color_depth(1 / torch.linspace(0.25, 1, 256)[None], (1.0, 4.0))[0]
     assert (picture[0, 0] == ramp[255]).all() and (picture[0, 2] == ramp[0]).all()
     assert (picture[0, 1] == ramp[85]).all()  # disparity 0.5, a third of the way
-    assert (picture[0, 3:] == UNKNOWN).all()
+    assert (picture[0, 3:] == UNKNOWN_RGB).all()
 
 
 def test_one_range_makes_two_maps_comparable():
@@ -29,7 +38,7 @@ def test_the_range_ignores_outliers_and_survives_empty_and_flat_maps():
     depth[:50] = 4.0
     depth[0, 0], depth[0, 1] = 1e-4, 1e6
     assert disparity_range(depth) == pytest.approx((2.0, 4.0))
-    assert (color_depth(torch.zeros(3, 3)) == UNKNOWN).all()
+    assert (color_depth(torch.zeros(3, 3)) == UNKNOWN_RGB).all()
     assert color_depth(torch.ones(3, 3)).shape == (3, 3, 3)
 
 
@@ -39,7 +48,7 @@ def test_sparse_points_are_drawn_larger_with_the_nearest_on_top():
     picture = color_depth(depth, (1.0, 2.0), point_size=3)
     near, far = color_depth(torch.tensor([[1.0, 2.0]]), (1.0, 2.0))[0]
     assert (picture[2:5, 1:4] == near).all() and (picture[2:5, 4:6] == far).all()
-    assert (picture[0] == UNKNOWN).all()
+    assert (picture[0] == UNKNOWN_RGB).all()
 
 
 def test_errors_saturate_and_say_what_is_missing():
@@ -48,9 +57,9 @@ def test_errors_saturate_and_say_what_is_missing():
     picture = color_error(pred, target, largest=0.3)[0]
     assert (picture[1] == picture[2]).all() and (picture[0] != picture[1]).any()
     assert picture[0].sum() < picture[1].sum()
-    assert tuple(picture[3]) == NO_TRUTH and tuple(picture[4]) == NOT_PREDICTED
+    assert tuple(picture[3]) == NO_TRUTH_RGB and tuple(picture[4]) == NOT_PREDICTED_RGB
     hidden = color_error(pred, target, torch.tensor([[False, True, True, True, True]]))
-    assert tuple(hidden[0, 0]) == NO_TRUTH
+    assert tuple(hidden[0, 0]) == NO_TRUTH_RGB
 
 
 def test_pictures_from_tensors_of_either_layout():

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch.autograd import gradcheck
 
 from som.losses import trimmed_l1, trimmed_mean, weighted_mean
-from som.losses.trimmed import MAX_SORTED, quantile_threshold
+from som.losses.trimmed import MAX_SORTED_ELEMENTS, quantile_threshold
 
 
 def test_identity_is_zero_and_opposite_by_hand():
@@ -86,7 +86,7 @@ def test_gradient():
 def test_large_inputs_are_subsampled_accurately_and_repeatably():
     values = torch.rand(1000, 1001, generator=torch.Generator().manual_seed(0))
     weights = (values < 0.5).float()
-    assert values.numel() > MAX_SORTED
+    assert values.numel() > MAX_SORTED_ELEMENTS
     threshold = quantile_threshold(values, weights, 0.9)
     assert threshold == pytest.approx(0.45, abs=0.005)
     assert threshold == quantile_threshold(values, weights, 0.9)

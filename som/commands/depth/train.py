@@ -44,7 +44,7 @@ CHECKED_NEIGHBOURS = 48
 """Of a multi-view network: frames from the beginning of the first video, which are matched with each other."""
 WHERE_NOT_WHAT = ("work_dir", "device", "threads", "overwrite")
 """Settings that do not change what a run computes."""
-IMAGE_MEMORY = 4 * 2**30
+MAX_IMAGE_BYTES = 4 * 2**30
 """Bytes of images that are kept in memory rather than read again in every epoch."""
 
 
@@ -79,7 +79,7 @@ def _open(command: TrainCommand) -> list[DepthSequence]:
     size = command.training.height, command.training.width
     sequences = open_inputs(command.input, size=size)
     pixels = sum(len(sequence) for sequence in sequences) * size[0] * size[1]
-    if 3 * pixels > IMAGE_MEMORY:
+    if 3 * pixels > MAX_IMAGE_BYTES:
         return sequences
     return [DepthSequence(sequence.recording, size=size, cache_images=True) for sequence in sequences]
 

@@ -28,11 +28,11 @@ from som.errors import UserError
 logger = logging.getLogger(__name__)
 
 FPS = 24.0
-COVISIBLE_FROM = 5
+MIN_COVISIBLE_FRAMES = 5
 """A held-out pixel counts as co-visible if this many training frames see its surface."""
 QUERY_FRAMES = 6
 """Training frames at which 2D tracks start, evenly spread."""
-QUERY_STEP = 3
+QUERY_SPACING_PX = 3
 """Pixels between the queries of one frame."""
 TRUTH_POINTS = {0: 60, 1: 60, 2: 80}
 """Ground-truth 3D tracks of each part: static, block, cactus."""
@@ -185,8 +185,8 @@ class _Film:
         return (xy - self.pixels).reshape(*size, 2), visible.reshape(size)
 
     def covisible(self, val: Views, cameras: list[Camera]) -> torch.Tensor:
-        """(N,H,W) pixels whose surface point at least ``COVISIBLE_FROM`` training frames see."""
-        enough = min(COVISIBLE_FROM, self.config.num_times)
+        """(N,H,W) pixels whose surface point at least ``MIN_COVISIBLE_FRAMES`` training frames see."""
+        enough = min(MIN_COVISIBLE_FRAMES, self.config.num_times)
         masks = []
         for time, camera in zip(val.times.tolist(), cameras, strict=True):
             triangle, _, weights = cast(self._view(self.meshes[time], camera), 0, self.pixels)
@@ -206,7 +206,7 @@ class _Film:
         """What an ideal tracker gives for a grid of foreground pixels: exact positions and visibility."""
         frames = np.unique(np.linspace(0, self.config.num_times - 1, QUERY_FRAMES).round().astype(int))
         times, xys, visibles = [], [], []
-        y, x = np.mgrid[1 : self.config.height : QUERY_STEP, 1 : self.config.width : QUERY_STEP]
+        y, x = np.mgrid[1 : self.config.height : QUERY_SPACING_PX, 1 : self.config.width : QUERY_SPACING_PX]
         grid = np.stack([x, y], -1).reshape(-1, 2) + 0.5
         for frame in frames:
             triangle, _, weights = cast(self.views[frame], 0, grid)

@@ -21,7 +21,7 @@ from som.files import image_size, read_image, read_json
 
 PRIORS = "flow3d_preprocessed"
 DEFAULT_FPS = 30.0
-FARTHEST = 2.5
+MAX_DEPTH_RATIO = 2.5
 """Depth ends at this many times the median of the frames' largest depths."""
 
 
@@ -66,7 +66,7 @@ def read(
         world_scale="metric" if cameras == "original" else "arbitrary",
         source={"images": "rgb/1x", "cameras": cameras, "depth": depth_folder},
         root=root,
-        farthest=FARTHEST,
+        farthest=MAX_DEPTH_RATIO,
     )
     tracks = root / PRIORS / "2d_tracks" / "1x"
     if tracks.is_dir() and frames["train"]:

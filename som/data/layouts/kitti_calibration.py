@@ -15,7 +15,7 @@ from som.errors import UserError
 from som.files import read_keyed, read_numbers, read_text, require_file
 
 Truth = Literal["camera", "eigen"]
-EARTH_RADIUS = 6378137.0
+EARTH_RADIUS_METRES = 6378137.0
 """Metres, as KITTI's development kit has it."""
 CENTER_SHIFT = np.array([[0.0, 0.0, 0.5], [0.0, 0.0, 0.5], [0.0, 0.0, 0.0]])
 """KITTI's matrices have integer pixel centres; this package's lie at +0.5."""
@@ -140,7 +140,7 @@ def read_oxts(paths: list[Path]) -> tuple[np.ndarray, np.ndarray]:
             raise UserError(f"{path}: a navigation record is one line of at least 11 numbers; restore the file.")
         records.append(rows[0][:11])
     latitude, longitude, altitude, roll, pitch, yaw, _, _, *velocity = np.array(records).T
-    scale = EARTH_RADIUS * np.cos(np.radians(latitude[0]))
+    scale = EARTH_RADIUS_METRES * np.cos(np.radians(latitude[0]))
     east = scale * np.radians(longitude)
     north = scale * np.log(np.tan(np.pi / 4 + np.radians(latitude) / 2))
     position = np.stack([east, north, altitude], -1)

@@ -10,32 +10,32 @@ from torch import Tensor
 
 from som.cameras.geometry import pixel_centers, unproject
 from som.depth.errors import DepthError
-from som.depth.estimate.blending import MOVING, gaussian_blur
+from som.depth.estimate.blending import MOVING_CONFIDENCE, gaussian_blur
 from som.depth.estimate.moving import stand_on_ground
 from som.depth.estimate.prior import Clip, DepthPrior, check_clip
 
-PITCH = 5.0
+PITCH_DEG = 5.0
 """Degrees by which a camera held in the hand is taken to look down."""
-WALL = 5.0
-"""Distance of the wall in heights of the camera above the ground. See docs/depth.md for what this and ``PITCH`` err."""
-PITCHES = (-10.0, -5.0, 0.0, 5.0, 10.0, 15.0, 20.0, 30.0)
-WALLS = (2.0, 3.0, 5.0, 8.0, 13.0, 21.0)
+WALL_DISTANCE = 5.0
+"""Distance of the wall in heights of the camera above the ground. Its error: docs/depth.md."""
+PITCHES_DEG = (-10.0, -5.0, 0.0, 5.0, 10.0, 15.0, 20.0, 30.0)
+WALL_DISTANCES = (2.0, 3.0, 5.0, 8.0, 13.0, 21.0)
 """What a layout is fitted over."""
-STRANGENESS = 0.01
-"""Relative error of depth that has to be gained for each step of ``PITCHES`` or ``WALLS`` away from the usual."""
-FIT_SIDE = 96
+ERROR_PER_STEP = 0.01
+"""Relative error of depth that has to be gained for each step away from the usual pitch and distance."""
+FIT_SIDE_POINTS = 96
 """Layouts are compared with depth at so many points along the longer side."""
-ENOUGH_POINTS = 50
-POINT_REACH = 0.04
+MIN_FIT_POINTS = 50
+POINT_REACH_SHARE = 0.04
 """How far, as a share of the longer image side, a triangulated point bends the layout around it."""
-LONE_SHARE = 5.0
+LONE_POINT_DAMPING = 5.0
 """A point by itself bends the layout by 1 / (1 + this) of its deviation: with so little parallax points are noisy."""
-MAX_RATIO = 1.0
+MAX_LOG_DEVIATION = 1.0
 """Largest deviation in log depth that is believed of a point."""
 STATIC_CONFIDENCE = 0.1
 """Of the ground and the wall: nothing was measured."""
-STANDING_CONFIDENCE = 0.2
-"""Of moving things at the depth of their foot: their order in depth is likely right, their distance is not known."""
+OBJECT_CONFIDENCE = 0.2
+"""Of moving objects at the depth of their foot: their order in depth is likely right, their distance is not known."""
 
 
 def guess_layout(
@@ -46,8 +46,8 @@ def guess_layout(
     w2c: Float[Tensor, "t 4 4"] | None = None,
     valid: Bool[Tensor, "t h w"] | None = None,
     sparse: Float[Tensor, "t h w"] | None = None,
-    pitch: float = PITCH,
-    wall: float = WALL,
+    pitch: float = PITCH_DEG,
+    wall: float = WALL_DISTANCE,
 ) -> DepthPrior:
     """Depth of a scene that looks as most do: level ground that recedes to a wall, on which moving things stand.
 
@@ -70,7 +70,7 @@ def guess_layout(
         valid: pixels that may be used; the others get confidence 0.
         sparse: z-depth of points that were triangulated with ``w2c``, 0 = unknown. Where a camera travels a little,
             they are noisy but fit its poses; the layout is then fitted to them (``fit_layout``) and bent towards them
-            nearby, and the poses stay as they are. Fewer than ``ENOUGH_POINTS`` make no difference.
+            nearby, and the poses stay as they are. Fewer than ``MIN_FIT_POINTS`` make no difference.
         pitch: degrees by which the camera looks down, in (-90, 90).
         wall: distance of the wall in heights of the camera above the ground, > 0.
 
@@ -86,7 +86,7 @@ def guess_layout(
     if not -90 < pitch < 90 or not wall > 0:
         raise DepthError(f"a guessed layout needs a pitch in (-90, 90) degrees and a wall > 0, got {pitch}, {wall}.")
     T, (H, W) = len(clip.K), clip.size
-    if sparse is not None and clip.w2c is not None and int((sparse > 0).sum()) >= ENOUGH_POINTS:
+    if sparse is not None and clip.w2c is not None and int((sparse > 0).sum()) >= MIN_FIT_POINTS:
         return _layout_of_points(clip, sparse)
     rotations = torch.eye(3).expand(T, 3, 3) if clip.w2c is None else clip.w2c[:, :3, :3]
     # one row more than the image: what its lower border cuts off stands just below
@@ -111,10 +111,12 @@ def _layout_of_points(clip: Clip, sparse: Float[Tensor, "t h w"]) -> DepthPrior:
 def _drawn_to_points(layout: Float[Tensor, "t h w"], points: Float[Tensor, "t h w"]) -> Float[Tensor, "t h w"]:
     """The layout times the local mean ratio of points and layout, by a normalised convolution that fades to 1."""
     known = points > 0
-    ratio = torch.where(known, points.clamp(min=1e-9).log() - layout.log(), 0.0).clamp(-MAX_RATIO, MAX_RATIO)
-    sigma = POINT_REACH * max(points.shape[1:])
+    ratio = torch.where(known, points.clamp(min=1e-9).log() - layout.log(), 0.0).clamp(
+        -MAX_LOG_DEVIATION, MAX_LOG_DEVIATION
+    )
+    sigma = POINT_REACH_SHARE * max(points.shape[1:])
     lone = 1 / (2 * math.pi * sigma**2)  # the weight of a single point where it lies
-    correction = gaussian_blur(ratio, sigma) / (gaussian_blur(known.float(), sigma) + LONE_SHARE * lone)
+    correction = gaussian_blur(ratio, sigma) / (gaussian_blur(known.float(), sigma) + LONE_POINT_DAMPING * lone)
     return layout * correction.exp()
 
 
@@ -125,7 +127,9 @@ def _with_moving(depth: Float[Tensor, "t h1 w"], clip: Clip) -> tuple[Float[Tens
     if clip.moving is not None:
         below = torch.zeros(T, 1, W, dtype=torch.bool)
         depth, standing = stand_on_ground(depth, torch.cat([clip.moving, below], dim=1))
-        confidence = confidence.masked_fill(clip.moving, MOVING).masked_fill(standing[:, :H], STANDING_CONFIDENCE)
+        confidence = confidence.masked_fill(clip.moving, MOVING_CONFIDENCE).masked_fill(
+            standing[:, :H], OBJECT_CONFIDENCE
+        )
     if clip.valid is not None:
         confidence = confidence.masked_fill(~clip.valid, 0.0)
     return depth[:, :H].contiguous(), confidence
@@ -156,23 +160,23 @@ def fit_layout(
     Raises:
         DepthError: nothing is known.
     """
-    (H, W), step = depth.shape[1:], max(max(depth.shape[1:]) // FIT_SIDE, 1)
+    (H, W), step = depth.shape[1:], max(max(depth.shape[1:]) // FIT_SIDE_POINTS, 1)
     known = (depth > 0) & (confidence > 0)
     if not bool(known.any()):
         raise DepthError("a layout cannot be fitted where no depth is known.")
     K, rotations = K.float().cpu(), w2c[:, :3, :3].float().cpu()
     seen, weight = depth[:, ::step, ::step], (confidence * known)[:, ::step, ::step]
     found = []
-    for i, pitch in enumerate(PITCHES):
+    for i, pitch in enumerate(PITCHES_DEG):
         down = _down(rotations, math.radians(pitch))
-        for j, wall in enumerate(WALLS):
+        for j, wall in enumerate(WALL_DISTANCES):
             room = _room(K, down, H, W, wall)[:, ::step, ::step]
             ratio = torch.where(weight > 0, seen.clamp(min=1e-9).log() - room.log(), torch.nan)
             heights = ratio.flatten(1).nanmedian(1).values
             heights = heights.nan_to_num(float(ratio.nanmedian().nan_to_num(0.0)))[:, None, None]
             deviation = float(((ratio - heights).abs().nan_to_num(0.0) * weight).sum() / weight.sum().clamp(min=1e-9))
-            strange = abs(i - PITCHES.index(PITCH)) + abs(j - WALLS.index(WALL))
-            found.append((deviation + STRANGENESS * strange, heights.exp(), pitch, wall, deviation))
+            strange = abs(i - PITCHES_DEG.index(PITCH_DEG)) + abs(j - WALL_DISTANCES.index(WALL_DISTANCE))
+            found.append((deviation + ERROR_PER_STEP * strange, heights.exp(), pitch, wall, deviation))
     _, heights, pitch, wall, deviation = min(found, key=lambda one: one[0])
     log = {"layout_pitch": pitch, "layout_wall": wall, "layout_deviation": deviation}
     return _room(K, _down(rotations, math.radians(pitch)), H, W, wall) * heights, log

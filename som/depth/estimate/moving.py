@@ -8,12 +8,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-FOOT = 0.15
-"""The lowest share of a thing's height in the image is where it touches what it stands on."""
-SMALLEST = 12
+FOOT_HEIGHT_SHARE = 0.15
+"""The lowest share of an object's height in the image is where it touches what it stands on."""
+MIN_REGION_PIXELS = 12
 """Connected parts of fewer pixels keep the depth they have."""
-WINDOW = 2
-"""Frames before and after a part in which the same thing's contact is looked up: masks lose a foot now and then, and a
+WINDOW_FRAMES = 2
+"""Frames before and after a part in which the same object's contact is looked up: masks lose a foot now and then, and a
 step or a jump lifts it."""
 
 
@@ -38,7 +38,7 @@ def stand_on_ground(
     contact = below_feet(depth, moving)
     result, standing = depth.clone(), torch.zeros_like(moving)
     for t, mask in enumerate(moving):
-        around = contact[max(t - WINDOW, 0) : t + WINDOW + 1]
+        around = contact[max(t - WINDOW_FRAMES, 0) : t + WINDOW_FRAMES + 1]
         for part in _parts(mask):
             found = [z[part & (z > 0)].median() for z in around if bool((part & (z > 0)).any())]
             if found:
@@ -50,7 +50,7 @@ def stand_on_ground(
 
 def below_feet(values: Float[Tensor, "t h w"], moving: Bool[Tensor, "t h w"]) -> Float[Tensor, "t h w"]:
     """On every moving part the median of some map (depth, or its confidence) just below the part's foot in that frame;
-    0 where that is not seen, on parts of fewer than ``SMALLEST`` pixels, and where nothing moves."""
+    0 where that is not seen, on parts of fewer than ``MIN_REGION_PIXELS`` pixels, and where nothing moves."""
     found = torch.zeros_like(values)
     for t, mask in enumerate(moving):
         for part in _parts(mask):
@@ -64,7 +64,7 @@ def _parts(moving: Bool[Tensor, "h w"]) -> Iterator[Bool[Tensor, "h w"]]:
 
     numbers = torch.from_numpy(ndimage.label(moving.cpu().numpy())[0]).to(moving.device)
     for number, area in enumerate(torch.bincount(numbers.flatten()).tolist()):
-        if number and area >= SMALLEST:
+        if number and area >= MIN_REGION_PIXELS:
             yield numbers == number
 
 
@@ -76,7 +76,7 @@ def depth_below(values: Float[Tensor, "h w"], moving: Bool[Tensor, "h w"], part:
     lowest = torch.full((W,), -1, device=values.device).scatter_reduce(0, columns, rows, "amax")
     top, bottom = int(rows.min()), int(rows.max())
     # the pixel below each column's lowest one, where that is part of the foot
-    foot = (lowest >= bottom - FOOT * (bottom - top + 1)) & (lowest >= 0) & (lowest + 1 < H)
+    foot = (lowest >= bottom - FOOT_HEIGHT_SHARE * (bottom - top + 1)) & (lowest >= 0) & (lowest + 1 < H)
     at = foot.nonzero()[:, 0]
     below = lowest[at] + 1
     static = ~moving[below, at]

@@ -15,7 +15,7 @@ from som.data.memory import memory_sequence
 from som.data.sequence import DepthSequence
 from som.depth.errors import DepthError
 from som.depth.estimate.anchors import add_anchors, resize_maps
-from som.depth.estimate.blending import MOVING, blend
+from som.depth.estimate.blending import MOVING_CONFIDENCE, blend
 from som.depth.estimate.clock import Clock
 from som.depth.estimate.layout import fit_layout
 from som.depth.estimate.moving import below_feet, stand_on_ground
@@ -33,17 +33,17 @@ from som.depth.training.config import DepthConfig, DepthTrainingConfig, LossWeig
 from som.depth.training.trainer import DepthTrainer
 from som.depth.weights import load_weights
 
-MIN_COVERAGE = 0.02
+MIN_TEACHER_COVERAGE = 0.02
 """Share of the pixels that a teacher must know for a network to learn from it."""
 LAYOUT_WEIGHT = 0.03
 """Confidence of the fitted layout as a label where the sweep knows nothing, if it knows hardly anything at all.
 Measured depth has some 0.3 to 1."""
-ENOUGH_COVERAGE = 0.4
+MAX_COVERAGE_FOR_LAYOUT = 0.4
 """Share of the pixels that the sweep knows from which on the network does better without a layout."""
-LAYOUT_NEAR, LAYOUT_FAR = 0.2, 2.0
+MIN_LAYOUT_RATIO, MAX_LAYOUT_RATIO = 0.2, 2.0
 """The layout stays within these factors of the smallest and largest measured depth."""
-STANDING = 0.2
-"""Largest confidence of moving things at the depth of what they stand on."""
+MAX_OBJECT_CONFIDENCE = 0.2
+"""Largest confidence of moving objects at the depth of what they stand on."""
 SELF_SUPERVISED_CONFIDENCE = 0.3
 """Confidence of depth that no other view has confirmed."""
 
@@ -141,7 +141,7 @@ class _Run:
             depth, confidence, joined = add_anchors(depth, confidence, resize_maps(known, size))
             log |= joined
         coverage = float((depth > 0).float().mean())
-        if coverage < MIN_COVERAGE:
+        if coverage < MIN_TEACHER_COVERAGE:
             raise CollapseError(
                 f"the plane sweep finds depth that several views confirm on {100 * coverage:.1f} % of the pixels only: "
                 "the poses or K may be wrong, the scene without texture, or all of it moving."
@@ -166,14 +166,14 @@ class _Run:
         Where nothing supervises it a network may say anything, such as a road that is farther than the houses on it;
         where much does, it knows better than any layout.
         """
-        weight = LAYOUT_WEIGHT * max(1 - float((depth > 0).float().mean()) / ENOUGH_COVERAGE, 0.0)
+        weight = LAYOUT_WEIGHT * max(1 - float((depth > 0).float().mean()) / MAX_COVERAGE_FOR_LAYOUT, 0.0)
         if not weight:
             return (depth, confidence), {}
         (height, width), (H, W) = depth.shape[1:], self.clip.size
         K = resize_intrinsics(self.clip.K, width / W, height / H)
         layout, log = fit_layout(depth, confidence, K, self.clip.require_poses())
         measured = depth[depth > 0]
-        layout = layout.clamp(LAYOUT_NEAR * float(measured.min()), LAYOUT_FAR * float(measured.max()))
+        layout = layout.clamp(MIN_LAYOUT_RATIO * float(measured.min()), MAX_LAYOUT_RATIO * float(measured.max()))
         blind = depth <= 0
         if self.clip.ignored is not None:
             blind &= ~nearest_maps(self.clip.ignored, (height, width))
@@ -188,7 +188,7 @@ class _Run:
         if moving is not None and self.config.moving == "stand":
             depth, standing = stand_on_ground(depth, moving)
             # what stands is known as well as the ground below it, and no better
-            ground = below_feet(confidence, moving).clamp(MOVING, STANDING)
+            ground = below_feet(confidence, moving).clamp(MOVING_CONFIDENCE, MAX_OBJECT_CONFIDENCE)
             confidence = torch.where(standing, ground, confidence)
         self._check(depth, None)
         return self._prior(depth, confidence, "scene", {"method": "plane sweep and network", **log})

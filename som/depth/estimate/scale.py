@@ -12,7 +12,7 @@ from som.depth.errors import DepthError
 from som.depth.estimate.prior import Clip, DepthPrior
 from som.depth.metric_scale import metric_scale
 
-MOVED = 0.05
+MIN_STEP_METRES = 0.05
 """Metres per frame below which a step of the camera says nothing of the scale."""
 
 
@@ -56,9 +56,11 @@ def distance_scale(w2c: Float[Tensor, "t 4 4"], distances: Float[Tensor, "t"]) -
     centers = torch.linalg.inv(w2c.double())[:, :3, 3]
     steps = (centers[1:] - centers[:-1]).norm(dim=-1)
     metres = distances[:-1].double()
-    usable = (metres > MOVED) & (steps > 0)
+    usable = (metres > MIN_STEP_METRES) & (steps > 0)
     if not bool(usable.any()):
-        raise DepthError(f"no metric scale from distances: the camera moves less than {MOVED} m in every frame.")
+        raise DepthError(
+            f"no metric scale from distances: the camera moves less than {MIN_STEP_METRES} m in every frame."
+        )
     return float((metres[usable] / steps[usable]).median())
 
 

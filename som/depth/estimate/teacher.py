@@ -18,21 +18,21 @@ from som.depth.estimate.clock import Clock
 from som.depth.estimate.prior import Clip
 from som.depth.estimate.student import Progress
 from som.depth.sweep import SweepConfig, SweepResult, plane_sweep, refine_poses
-from som.depth.sweep.pose_refinement import MIN_POINTS
+from som.depth.sweep.pose_refinement import MIN_FRAME_POINTS
 from som.depth.training.config import DepthConfig, SweepOptions
 from som.files import resize_map
 
-SWEEP_SHARE = 0.6
+MAX_SWEEP_BUDGET_SHARE = 0.6
 """Share of a time budget that the sweep may take."""
-SMALLEST_SIDE = 64
+MIN_SIDE_PX = 64
 """A sweep that is too slow is not reduced below this many pixels."""
-MIN_GAIN = 1.05
+MIN_CONFIDENCE_GAIN = 1.05
 """Factor by which the mean confidence of the sweep has to grow for refined poses to be taken."""
-WORTHWHILE = 1.2
+MIN_GAIN_TO_REPEAT = 1.2
 """Gain of a round from which on another one is tried."""
-ROUNDS = 4
+MAX_ROUNDS = 4
 """Rounds at most."""
-REFINED_COST = 1.6
+REFINEMENT_TIME_RATIO = 1.6
 """Refining poses and sweeping again takes about this many times as long as one sweep."""
 
 
@@ -57,7 +57,7 @@ def sweep_teacher(clip: Clip, config: DepthConfig, device: torch.device, clock: 
     """Sweeps at a size that the budget allows; with ``config.refine_poses`` again under refined poses.
 
     Refined poses are taken only where their sweep is confirmed better than the one before: its mean confidence over
-    all pixels grows by ``MIN_GAIN``. Poses that are exact already gain nothing and stay.
+    all pixels grows by ``MIN_CONFIDENCE_GAIN``. Poses that are exact already gain nothing and stay.
 
     Raises:
         NoParallaxError: the camera stands still, only turns, or hardly moves.
@@ -72,9 +72,9 @@ def sweep_teacher(clip: Clip, config: DepthConfig, device: torch.device, clock: 
             first = sweep(w2c, "sweep", limited=True)
             break
         except _TooSlow as slow:
-            allowed = SWEEP_SHARE * (clock.left() or 0.0)
+            allowed = MAX_SWEEP_BUDGET_SHARE * (clock.left() or 0.0)
             side = min(int(side * math.sqrt(max(allowed / slow.projected, 0.01))), side - 1)
-            if side < SMALLEST_SIDE:
+            if side < MIN_SIDE_PX:
                 raise DepthError(
                     f"a budget of {clock.budget_s:g} s is too short for a sweep of {len(clip.K)} frames; "
                     "give more time or fewer frames."
@@ -92,18 +92,18 @@ def _refined(sweep: _Sweep, w2c: Tensor, first: SweepResult, took: float) -> Tea
         took: seconds that it took.
     """
     best, gains = first, list[float]()
-    while len(gains) < ROUNDS and (not gains or gains[-1] >= WORTHWHILE):
+    while len(gains) < MAX_ROUNDS and (not gains or gains[-1] >= MIN_GAIN_TO_REPEAT):
         left = sweep.clock.left()
-        if int((best.depth > 0).flatten(1).sum(1).max()) < MIN_POINTS:
+        if int((best.depth > 0).flatten(1).sum(1).max()) < MIN_FRAME_POINTS:
             break
-        if left is not None and REFINED_COST * took > SWEEP_SHARE * left:
+        if left is not None and REFINEMENT_TIME_RATIO * took > MAX_SWEEP_BUDGET_SHARE * left:
             break
         sweep.progress("refinement of poses", 0.0)
         refined = refine_poses(sweep.images, sweep.K, w2c, best.depth, best.sources, sweep.ignored).to(w2c)
         sweep.progress("refinement of poses", 1.0)
         again = sweep(refined, "sweep with refined poses", limited=False)
         gain = float(again.confidence.mean() / best.confidence.mean().clamp(min=1e-9))
-        if gain < MIN_GAIN:
+        if gain < MIN_CONFIDENCE_GAIN:
             break
         best, w2c = again, refined
         gains.append(gain)
@@ -152,7 +152,7 @@ class _Sweep:
             left = self.clock.left()
             if limited and left is not None and round(share * len(self.images)) == 2:
                 projected = (time.monotonic() - began) / share
-                if projected > SWEEP_SHARE * left and max(self.size) > SMALLEST_SIDE:
+                if projected > MAX_SWEEP_BUDGET_SHARE * left and max(self.size) > MIN_SIDE_PX:
                     raise _TooSlow(projected)
 
         return plane_sweep(self.images, self.K, w2c, self.settings, self.ignored, watch)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from som.depth.errors import DepthError
 
-RIGID = 1e-3
+MAX_RIGIDITY_ERROR = 1e-3
 """Largest error of R^T R, and of the last row, of a pose."""
 
 
@@ -41,7 +41,7 @@ def check_cameras(
     R = pose[:, :3, :3]
     error = (R.transpose(1, 2) @ R - torch.eye(3, device=R.device)).abs().flatten(1).amax(1)
     last = (pose[:, 3] - pose.new_tensor([0, 0, 0, 1])).abs().amax(1)
-    bad = (error > RIGID) | (last > RIGID) | (torch.linalg.det(R) < 0)
+    bad = (error > MAX_RIGIDITY_ERROR) | (last > MAX_RIGIDITY_ERROR) | (torch.linalg.det(R) < 0)
     if bool(bad.any()):
         raise DepthError(f"w2cs[{_first(bad)}] is not a rigid motion (a rotation and a translation); check the poses.")
     return K, pose

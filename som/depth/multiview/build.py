@@ -16,7 +16,7 @@ from som.depth.errors import DepthError
 from som.depth.multiview.network import MultiViewConfig, MultiViewNet
 from som.depth.multiview.objective import MultiViewObjective
 from som.depth.multiview.units import ClipScale, clip_scale, in_network_units
-from som.depth.networks.mvdepthnet import NEAREST
+from som.depth.networks.mvdepthnet import MIN_PLANE_DEPTH
 from som.depth.training.build import known_depth, resolve_pose
 from som.depth.training.config import DepthTrainingConfig
 from som.depth.training.sources import rule_name, source_frames, time_offsets
@@ -25,7 +25,7 @@ from som.depth.training.trainer import DepthTrainer
 from som.depth.views import SourceConfig
 from som.runs.device import seeded
 
-MARGIN = 1.05
+INITIAL_DEPTH_RATIO = 1.05
 """Depth that the untrained network predicts is at least this many times its nearest depth."""
 
 
@@ -69,7 +69,7 @@ def make_network(config: DepthTrainingConfig, clips: Sequence[ScaledClip], known
                 width=options.width,
                 matching=options.matching,
                 num_scales=options.num_scales,
-                initial_depth=max(initial, MARGIN * NEAREST),
+                initial_depth=max(initial, INITIAL_DEPTH_RATIO * MIN_PLANE_DEPTH),
             )
         )
 

@@ -13,8 +13,14 @@ from torch import Tensor, nn
 from som.depth.errors import DepthError
 from som.depth.multiview.volume import matching_volume
 from som.depth.networks import DepthOutput, MVDepthNet
-from som.depth.networks.depth_net import INITIAL_SPREAD, check_images
-from som.depth.networks.mvdepthnet import FARTHEST_DEPTH, MAX_DISPARITY, NEAREST, normalize_images, plane_disparities
+from som.depth.networks.depth_net import INITIAL_WEIGHT_SCALE, check_images
+from som.depth.networks.mvdepthnet import (
+    MAX_DEPTH,
+    MAX_DISPARITY,
+    MIN_PLANE_DEPTH,
+    normalize_images,
+    plane_disparities,
+)
 
 Matching = Literal["census", "zncc", "absolute", "published"]
 
@@ -54,8 +60,10 @@ class MultiViewNet(nn.Module):
             raise DepthError(f"unknown matching {config.matching!r}; choose one of {', '.join(get_args(Matching))}.")
         if config.num_scales not in (1, 2, 3, 4):
             raise DepthError(f"num_scales must be 1, 2, 3 or 4, got {config.num_scales}.")
-        if config.initial_depth is not None and not NEAREST < config.initial_depth < math.inf:
-            raise DepthError(f"initial_depth must lie above {NEAREST}, the nearest plane, got {config.initial_depth}.")
+        if config.initial_depth is not None and not MIN_PLANE_DEPTH < config.initial_depth < math.inf:
+            raise DepthError(
+                f"initial_depth must lie above {MIN_PLANE_DEPTH}, the nearest plane, got {config.initial_depth}."
+            )
         self.config = config
         self.net = MVDepthNet(config.width)
         if config.initial_depth is not None:
@@ -63,7 +71,7 @@ class MultiViewNet(nn.Module):
             with torch.no_grad():
                 for level in range(1, 5):
                     output = getattr(self.net, f"disp{level}")[0]
-                    output.weight.mul_(INITIAL_SPREAD)
+                    output.weight.mul_(INITIAL_WEIGHT_SCALE)
                     output.bias.fill_(math.log(share / (1 - share)))
 
     def forward(
@@ -94,4 +102,4 @@ class MultiViewNet(nn.Module):
             volume = matching_volume(images, K, T_meas_ref, planes, self.config.matching, moving)
         disparities = self.net.decode(normalize_images(images[:, 0]), volume)[: self.config.num_scales]
         disparities = [disparity.float() for disparity in disparities]
-        return DepthOutput([1 / d.clamp(min=1 / FARTHEST_DEPTH) for d in disparities], disparities, None, None)
+        return DepthOutput([1 / d.clamp(min=1 / MAX_DEPTH) for d in disparities], disparities, None, None)

@@ -19,9 +19,9 @@ from som.depth.views import SourceConfig, choose_sources
 
 MEASUREMENTS = SourceConfig("baseline", count=4)
 """Measurement frames of a reference, where nothing else is said."""
-MAX_DEPTH_ERROR = 0.05
+MAX_RELATIVE_DEPTH_ERROR = 0.05
 """Relative difference of depth up to which two frames agree, for the confidence; as the plane sweep's filter."""
-MAX_REPROJECTION = 1.0
+MAX_REPROJECTION_PX = 1.0
 """Pixels by which the way into the other frame and back may miss."""
 
 
@@ -78,7 +78,7 @@ def predict_views(
     confidence = torch.zeros_like(depth)
     for t, others in enumerate(sources):
         if others:
-            check = compare_views(depth, K, w2c, t, others, MAX_DEPTH_ERROR, MAX_REPROJECTION)
+            check = compare_views(depth, K, w2c, t, others, MAX_RELATIVE_DEPTH_ERROR, MAX_REPROJECTION_PX)
             confidence[t] = check.agrees.float().mean(0)
     if moving is not None:
         confidence = confidence.masked_fill(moving, 0.0)

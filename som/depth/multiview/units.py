@@ -14,7 +14,7 @@ import numpy as np
 from som.data.recording import FrameRecord
 from som.data.sequence import DepthSequence
 from som.depth.errors import DepthError
-from som.depth.networks.mvdepthnet import NEAREST
+from som.depth.networks.mvdepthnet import MIN_PLANE_DEPTH
 from som.depth.training.build import swept_range
 
 
@@ -44,7 +44,7 @@ def clip_scale(sequence: DepthSequence, depth_range: tuple[float, float] | None 
     near, far = swept_range(sequence) if depth_range is None else depth_range
     if not 0 < near < far:
         raise DepthError(f"the depth range must be 0 < nearest < farthest, got {near:g} and {far:g}.")
-    unit = near / NEAREST
+    unit = near / MIN_PLANE_DEPTH
     return ClipScale(unit, 2 / (1 / near + 1 / far) / unit)
 
 

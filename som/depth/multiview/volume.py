@@ -10,11 +10,11 @@ from som.depth.errors import DepthError
 from som.depth.sweep.costs import CostName, make_cost
 from som.depth.sweep.volume import cost_volume
 
-WINDOW = 3
+COST_WINDOW_PX = 3
 """Side in pixels of the window that costs are summed over: the network sums over larger ones by itself."""
-KEEP = 0.75
+KEPT_FRAMES_SHARE = 0.75
 """Share of the measurement frames with the lowest costs that counts, as in the plane sweep."""
-SPREAD = 4.0
+COST_SCALE = 4.0
 """Costs are divided by this share of the difference between wrong and right, which brings them to about -1 ... 3."""
 
 
@@ -50,7 +50,7 @@ def matching_volume(
     if N < 2 or K.shape != (B, N, 3, 3) or T_meas_ref.shape != (B, N - 1, 4, 4):
         shapes = f"{tuple(images.shape)}, {tuple(K.shape)} and {tuple(T_meas_ref.shape)}"
         raise DepthError(f"images, K and T_meas_ref must be (B,N,3,H,W), (B,N,3,3), (B,N-1,4,4), N > 1; got {shapes}.")
-    compare = make_cost(cost, WINDOW)
+    compare = make_cost(cost, COST_WINDOW_PX)
     identity = torch.eye(4, dtype=torch.float64, device=images.device)[None]
     planes = disparities.to(images.device)[:, None, None]
     volumes = []
@@ -58,5 +58,5 @@ def matching_volume(
         w2c = torch.cat([identity, T_meas_ref[b].double()])
         masks = None if moving is None else moving[b]
         features = compare.features(images[b].float())
-        volumes.append(cost_volume(compare, features, K[b], w2c, 0, range(1, N), planes, masks, KEEP)[0])
-    return SPREAD * (torch.stack(volumes) - compare.neutral) / compare.smoothness
+        volumes.append(cost_volume(compare, features, K[b], w2c, 0, range(1, N), planes, masks, KEPT_FRAMES_SHARE)[0])
+    return COST_SCALE * (torch.stack(volumes) - compare.neutral) / compare.smoothness

@@ -18,7 +18,7 @@ from som.depth.networks.resnet import NumLayers, ResNetEncoder
 NetworkName = Literal["small", "resnet18", "resnet50", "packnet", "packnet_1b", "packnet_slim"]
 STRIDE = 32
 """Image sides must be multiples of this."""
-INITIAL_SPREAD = 0.1
+INITIAL_WEIGHT_SCALE = 0.1
 """Factor on the weights of the last convolutions where the untrained net is to predict one depth everywhere."""
 
 
@@ -109,7 +109,7 @@ class DepthNet(nn.Module):
             with torch.no_grad():
                 for conv in self.net.output_convs():
                     assert conv.bias is not None  # every output layer is made with one
-                    conv.weight.mul_(INITIAL_SPREAD)
+                    conv.weight.mul_(INITIAL_WEIGHT_SCALE)
                     conv.bias.copy_(bias)
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> DepthOutput:

@@ -16,9 +16,9 @@ from torch import Tensor
 from som.depth.errors import DepthError
 
 HeadName = Literal["sigmoid", "softplus", "ddv", "dorn"]
-FARTHEST = 1e6
+MAX_DEPTH_RATIO = 1e6
 """No head predicts a depth beyond this many times the near end of its range, so that depth stays finite."""
-TINY_VARIANCE = 1e-12
+MIN_RELATIVE_VARIANCE = 1e-12
 """Relative variance below which a prediction counts as certain; keeps the gradient of the deviation finite."""
 
 
@@ -65,7 +65,7 @@ class Head(ABC):
         return (self(logits).disparity - 1 / self.hi) / (1 / self.lo - 1 / self.hi)
 
     def _depth(self, disparity: Tensor) -> Tensor:
-        return 1 / disparity.clamp(min=1 / (FARTHEST * self.lo))
+        return 1 / disparity.clamp(min=1 / (MAX_DEPTH_RATIO * self.lo))
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ class VolumeHead(Head):
         span = 1 / self.lo - 1 / self.hi
         disparity = 1 / self.hi + span * mean
         variance = (mean_square - mean.square()) * (span / disparity).square()
-        return HeadOutput(self._depth(disparity), disparity, variance.clamp(min=TINY_VARIANCE).sqrt())
+        return HeadOutput(self._depth(disparity), disparity, variance.clamp(min=MIN_RELATIVE_VARIANCE).sqrt())
 
     def initial_bias(self, depth: float) -> Float[Tensor, "n"]:
         # Of all distributions with this mean the one of largest entropy is the exponential one.
@@ -173,7 +173,7 @@ class OrdinalHead(Head):
             depth = decode_ordinal(beyond, self.lo, self.hi)
         shift = 1 - self.lo
         per_label = math.log(self.hi + shift) / self.bins * (depth + shift) / depth
-        deviation = variance.clamp(min=TINY_VARIANCE).sqrt() * per_label
+        deviation = variance.clamp(min=MIN_RELATIVE_VARIANCE).sqrt() * per_label
         return HeadOutput(depth, 1 / depth, deviation)
 
     def initial_bias(self, depth: float) -> Float[Tensor, "k2"]:

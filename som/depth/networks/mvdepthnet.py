@@ -14,18 +14,18 @@ from torch import Tensor, nn
 from som.depth.errors import DepthError
 from som.depth.networks.depth_net import DepthOutput, check_images
 
-NEAREST, FARTHEST = 0.5, 50.0
+MIN_PLANE_DEPTH, MAX_PLANE_DEPTH = 0.5, 50.0
 """Depths of the last and the first plane, in metres as published."""
-PLANES = 64
+NUM_PLANES = 64
 MAX_DISPARITY = 2.0
 """The disparity that a saturated sigmoid means."""
-FARTHEST_DEPTH = 1e6
+MAX_DEPTH = 1e6
 """Depth is at most this, so that it stays finite."""
 
 
 def plane_disparities(scale: float = 1.0, device: torch.device | None = None) -> Float[Tensor, "64"]:
     """The planes, even in disparity from 1/50 to 1/0.5, divided by ``scale``."""
-    return torch.linspace(1 / FARTHEST, 1 / NEAREST, PLANES, device=device) / scale
+    return torch.linspace(1 / MAX_PLANE_DEPTH, 1 / MIN_PLANE_DEPTH, NUM_PLANES, device=device) / scale
 
 
 def normalize_images(images: Float[Tensor, "*b 3 h w"]) -> Float[Tensor, "*b 3 h w"]:
@@ -116,7 +116,7 @@ class MVDepthNet(nn.Module):
         if not width > 0:
             raise DepthError(f"the width of MVDepthNet must be positive, got {width}.")
         c64, c128, c256, c512 = (max(round(channels * width / 8), 1) * 8 for channels in (64, 128, 256, 512))
-        downs = ((3 + PLANES, c128, 7), (c128, c256, 5), (c256, c512, 3), (c512, c512, 3), (c512, c512, 3))
+        downs = ((3 + NUM_PLANES, c128, 7), (c128, c256, 5), (c256, c512, 3), (c512, c512, 3), (c512, c512, 3))
         for level, sizes in enumerate(downs, start=1):
             setattr(self, f"conv{level}", _down(*sizes))
         # channels from below, channels, channels of the skip connection and the coarser disparity
@@ -166,7 +166,7 @@ class MVDepthNet(nn.Module):
         with torch.autocast(reference.device.type, enabled=False):
             volume = cost_volume(image, others, K, T_meas_ref, planes, K_meas)
         disparities = [disparity / scale for disparity in self.decode(image, volume)]
-        depths = [1 / disparity.clamp(min=1 / (FARTHEST_DEPTH * scale)) for disparity in disparities]
+        depths = [1 / disparity.clamp(min=1 / (MAX_DEPTH * scale)) for disparity in disparities]
         return DepthOutput(depths, disparities, None, None)
 
     def decode(

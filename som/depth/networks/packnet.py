@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from som.depth.networks.heads import Head
 
 Variant = Literal["1A", "1B", "slim"]
-GROUPS = 16
+NUM_NORM_GROUPS = 16
 """Groups of every group normalisation."""
 
 
@@ -25,7 +25,7 @@ class ConvGroupNorm(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int):
         super().__init__()
         self.conv_base = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2)
-        self.normalize = nn.GroupNorm(GROUPS, out_channels)
+        self.normalize = nn.GroupNorm(NUM_NORM_GROUPS, out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.elu(self.normalize(self.conv_base(x)), inplace=True)
@@ -39,7 +39,7 @@ class ResidualConv(nn.Module):
         self.conv1 = ConvGroupNorm(in_channels, out_channels, 3)
         self.conv2 = ConvGroupNorm(out_channels, out_channels, 3)
         self.conv3 = nn.Conv2d(in_channels, out_channels, 1)
-        self.normalize = nn.GroupNorm(GROUPS, out_channels)
+        self.normalize = nn.GroupNorm(NUM_NORM_GROUPS, out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.elu(self.normalize(self.conv2(self.conv1(x)) + self.conv3(x)), inplace=True)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from som.cameras.geometry import axis_angle_to_se3, euler_to_se3, invert_se3
 from som.depth.errors import DepthError
-from som.depth.networks.packnet import GROUPS
+from som.depth.networks.packnet import NUM_NORM_GROUPS
 from som.depth.networks.resnet import NumLayers, ResNetEncoder
 
 POSE_SCALE = 0.01
@@ -209,7 +209,9 @@ class PackNetPose(PoseNet):
         inputs = (3 * (1 + num_sources), *CNN_CHANNELS[:-1])
         for i, (c_in, c_out, k) in enumerate(zip(inputs, CNN_CHANNELS, CNN_KERNELS, strict=True)):
             conv = nn.Conv2d(c_in, c_out, k, stride=2, padding=k // 2)
-            setattr(self, f"conv{i + 1}", nn.Sequential(conv, nn.GroupNorm(GROUPS, c_out), nn.ReLU(inplace=True)))
+            setattr(
+                self, f"conv{i + 1}", nn.Sequential(conv, nn.GroupNorm(NUM_NORM_GROUPS, c_out), nn.ReLU(inplace=True))
+            )
         self.pose_pred = nn.Conv2d(CNN_CHANNELS[-1], 6 * num_sources, 1)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-NEIGHBOURHOOD = 2
+MINIMUM_RADIUS_PLANES = 2
 """Planes to both sides of the best one that belong to the same minimum."""
 
 
@@ -40,6 +40,6 @@ def best_plane(volume: Float[Tensor, "d h w"], inverse_depth: Float[Tensor, "d #
     offset = torch.where(index == inner, offset, torch.zeros_like(offset))
     step = (inverse_depth[1:2] - inverse_depth[:1])[0]
     planes = torch.arange(count, device=volume.device)[:, None, None]
-    other = volume.masked_fill((planes - index).abs() <= NEIGHBOURHOOD, torch.inf).amin(0)
+    other = volume.masked_fill((planes - index).abs() <= MINIMUM_RADIUS_PLANES, torch.inf).amin(0)
     distinctness = (1 - lowest / other.clamp(min=1e-9)).clamp(0, 1)
     return BestPlane(inverse_depth[0] + (index + offset) * step, distinctness, (index == 0) | (index == count - 1))

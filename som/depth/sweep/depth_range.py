@@ -18,15 +18,15 @@ from som.depth.sweep.semi_global import semi_global
 from som.depth.sweep.volume import cost_volume
 from som.depth.views import overlap_and_parallax
 
-PILOT_SIDE = 128
+PILOT_SIDE_PX = 128
 """Longer side in pixels of the images that the range is searched on."""
 PILOT_FRAMES = 6
 PILOT_PLANES = 96
-ENOUGH = 0.03
+MIN_MEDIAN_DISPARITY_SHARE = 0.03
 """Median disparity, as a share of the image width, at which the distance between frames is no longer doubled."""
-MARGIN = 0.3
+RANGE_MARGIN_SHARE = 0.3
 """Share by which a measured range of inverse depth is widened at both ends."""
-OUTLIERS = 0.005
+MAX_OUTLIER_SHARE = 0.005
 """Share of the depths that may lie outside the range at either end."""
 
 
@@ -57,9 +57,9 @@ def _widened(inverse_depth: Float[Tensor, "n"]) -> tuple[float, float]:
     """Near and far that leave few inverse depths outside, and some room."""
     ordered = inverse_depth.sort().values
     last = len(ordered) - 1
-    low, high = (float(ordered[round(share * last)]) for share in (OUTLIERS, 1 - OUTLIERS))
-    low *= 1 - MARGIN
-    return 1 / (high * (1 + MARGIN)), 1 / low if low > 0 else math.inf
+    low, high = (float(ordered[round(share * last)]) for share in (MAX_OUTLIER_SHARE, 1 - MAX_OUTLIER_SHARE))
+    low *= 1 - RANGE_MARGIN_SHARE
+    return 1 / (high * (1 + RANGE_MARGIN_SHARE)), 1 / low if low > 0 else math.inf
 
 
 @torch.no_grad()
@@ -80,7 +80,7 @@ def estimate_range(
         NoParallaxError: nothing moves by a pixel between any frames: the camera stands still or only turns.
     """
     T, _, H, W = images.shape
-    scale = min(1.0, PILOT_SIDE / max(H, W))
+    scale = min(1.0, PILOT_SIDE_PX / max(H, W))
     size = max(8, round(H * scale)), max(8, round(W * scale))
     small = F.interpolate(images, size, mode="area")
     K = resize_intrinsics(Ks, size[1] / W, size[0] / H)
@@ -95,7 +95,7 @@ def estimate_range(
         if unit > 0:
             pixels = _pilot_disparities(small, K, w2cs, moves, sources, unit, config)
             median = float(pixels.median())
-            if median >= ENOUGH * size[1] or (gap * 2 >= T and median >= 1.0):
+            if median >= MIN_MEDIAN_DISPARITY_SHARE * size[1] or (gap * 2 >= T and median >= 1.0):
                 return _widened(pixels / unit)
             refusal = NoParallaxError(
                 f"the images show no parallax for these poses (median {median:.2g} px): the camera stands still, only "

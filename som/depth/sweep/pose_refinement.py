@@ -21,9 +21,9 @@ from som.cameras.rotations import cross_matrix
 from som.depth.errors import DepthError
 from som.depth.fusion.checks import check_cameras, check_maps
 
-SOFT = 0.01
+CHARBONNIER_GREY = 0.01
 """Grey-value difference, in [0, 1], at which the penalty turns from quadratic to linear."""
-MIN_POINTS = 100
+MIN_FRAME_POINTS = 100
 """A frame with fewer points of known depth moves no pose."""
 
 
@@ -61,9 +61,9 @@ def refine_poses(
 ) -> Float[Tensor, "t 4 4"]:
     """Poses under which the grey values of points seen in several frames differ least.
 
-    Minimises the mean of ``sqrt(r^2 + SOFT^2)`` over pairs of frames and points, with r the difference of grey values
-    less its mean over the pair (exposure), by Adam over one small rigid motion per frame. Depth stays as it is, which
-    holds the scale. Deterministic.
+    Minimises the mean of ``sqrt(r^2 + CHARBONNIER_GREY^2)`` over pairs of frames and points, with r the difference of
+    grey values less its mean over the pair (exposure), by Adam over one small rigid motion per frame. Depth stays as it
+    is, which holds the scale. Deterministic.
 
     Args:
         images: RGB in [0, 1].
@@ -87,7 +87,9 @@ def refine_poses(
         check_maps("moving", moving, (T, H, W), torch.bool)
         depth = depth.masked_fill(moving, 0.0)
     K, w2c = K.to(images.device), w2c.to(images.device)
-    pairs = [(t, j) for t, others in enumerate(sources) for j in others if int((depth[t] > 0).sum()) >= MIN_POINTS]
+    pairs = [
+        (t, j) for t, others in enumerate(sources) for j in others if int((depth[t] > 0).sum()) >= MIN_FRAME_POINTS
+    ]
     if not pairs:
         raise DepthError("no frame has enough depth to refine poses by; check the sweep's result before refining.")
     problem = _Problem(images, K.float(), depth, pairs, moving, config)
@@ -150,7 +152,7 @@ class _Problem:
         residual = sample_image(there, at)[..., 0] - here
         total = weight.sum(1, keepdim=True).clamp(min=1)
         residual = residual - (residual.detach() * weight).sum(1, keepdim=True) / total
-        return ((residual.square() + SOFT**2).sqrt() * weight).sum() / weight.sum().clamp(min=1)
+        return ((residual.square() + CHARBONNIER_GREY**2).sqrt() * weight).sum() / weight.sum().clamp(min=1)
 
 
 def _rigid(vector: Float[Tensor, "t 6"]) -> Float[Tensor, "t 4 4"]:

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-EDGE = 0.1
+EDGE_GREY_DIFFERENCE = 0.1
 """Difference of neighbouring grey values, in [0, 1], that lowers the penalty of a depth step to 1/e."""
 
 
@@ -19,7 +19,7 @@ def semi_global(
     """Mean of the cheapest path costs from the left, right, top and bottom border to every pixel and plane.
 
     Along a path, ``L(p, d) = C(p, d) + min(L(q, d), L(q, d +- 1) + small, min_k L(q, k) + large') - min_k L(q, k)``
-    with q the pixel before p and ``large' = max(small, large exp(-|grey(p) - grey(q)| / EDGE))``.
+    with q the pixel before p and ``large' = max(small, large exp(-|grey(p) - grey(q)| / EDGE_GREY_DIFFERENCE))``.
 
     Args:
         volume: cost of each plane.
@@ -37,7 +37,7 @@ def _paths(costs: Float[Tensor, "n m d"], grey: Float[Tensor, "n m"], small: flo
     """Sum of the path costs along the first axis in both directions, which are computed together."""
     both = torch.stack([costs, costs.flip(0)], dim=1)  # n, 2, m, d
     step = (grey[1:] - grey[:-1]).abs()
-    penalty = (large * torch.exp(-step / EDGE)).clamp(min=small)
+    penalty = (large * torch.exp(-step / EDGE_GREY_DIFFERENCE)).clamp(min=small)
     penalty = torch.stack([penalty, penalty.flip(0)], dim=1)[..., None]
     for i in range(1, len(both)):
         before = both[i - 1]

@@ -22,10 +22,10 @@ from som.depth.sweep.semi_global import semi_global
 from som.depth.sweep.volume import cost_volume, inverse_depth_planes
 from som.depth.views import overlap_and_parallax
 
-MIN_PARALLAX = 1.0
+MIN_PARALLAX_PX = 1.0
 """Pixels of parallax at the nearest plane, of the widest pair, below which there is nothing to measure."""
 
-FAR = 20.0
+MAX_SOURCE_DEPTH_RATIO = 20.0
 """What is farther than this many times the nearest depth does not count for the choice of sources."""
 
 
@@ -79,10 +79,10 @@ def _choose_sources(
 ) -> list[list[int]]:
     """Sources of every frame; refuses a camera that does not move."""
     T = len(K)
-    typical = math.sqrt(near * min(far, FAR * near))
+    typical = math.sqrt(near * min(far, MAX_SOURCE_DEPTH_RATIO * near))
     share, angle = overlap_and_parallax(w2c, K, typical, size)
     parallax = float((angle.deg2rad() * K[:, 0, 0].cpu()[:, None]).max()) * typical / near
-    if parallax < MIN_PARALLAX:
+    if parallax < MIN_PARALLAX_PX:
         raise NoParallaxError(
             f"the camera does not move enough to measure depth: at the nearest depth {near:g} the widest parallax is "
             f"{parallax:.2g} px (a camera that stands or only turns shows none)."

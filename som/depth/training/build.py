@@ -24,9 +24,9 @@ RANGE_FRAMES = 48
 """Frames from the beginning of a sequence on which its depth range is searched."""
 QUANTILES = torch.tensor([0.01, 0.99])
 """Known depth beyond these quantiles is not looked at for the range."""
-FINITE_FAR = 1000.0
+MAX_FAR_RATIO = 1000.0
 """Far end over near end, for heads that need one, of a scene that reaches to infinity."""
-RANGE_MARGIN = 2.0
+RANGE_MARGIN_FACTOR = 2.0
 """The depth range reaches this factor beyond the 1st and 99th percentile of known depth."""
 
 
@@ -118,14 +118,14 @@ def network_config(
         initial = float(depth.median()) if initial is None else initial
         if span is None:
             low, high = torch.quantile(_thinned(depth).double(), QUANTILES.double()).tolist()
-            span = (low / RANGE_MARGIN, high * RANGE_MARGIN)
+            span = (low / RANGE_MARGIN_FACTOR, high * RANGE_MARGIN_FACTOR)
     elif pose == "given" and needs_poses(config) and (initial is None or span is None):
         near, far = swept_range(sequences[0])
         initial = 2 / (1 / near + 1 / far) if initial is None else initial
-        span = (near / RANGE_MARGIN, far * RANGE_MARGIN) if span is None else span
+        span = (near / RANGE_MARGIN_FACTOR, far * RANGE_MARGIN_FACTOR) if span is None else span
     span = DEFAULT_RANGE if span is None else span
     if span[1] == math.inf and options.head in ("ddv", "dorn"):
-        span = (span[0], FINITE_FAR * span[0])  # these heads spread their bins over the range
+        span = (span[0], MAX_FAR_RATIO * span[0])  # these heads spread their bins over the range
     if initial is not None and not span[0] < initial < span[1]:
         initial = math.sqrt(span[0] * min(span[1], 1e6))
     if options.name == "mvdepthnet":

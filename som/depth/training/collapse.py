@@ -11,10 +11,10 @@ from torch import Tensor
 from som.depth.errors import DepthError
 from som.depth.training.config import CollapseLimits
 
-END_SHARE = 0.01
+END_RANGE_SHARE = 0.01
 """Disparities within this share of the range of an end lie at that end."""
 
-VARYING = 0.01
+MIN_FRAME_DIFFERENCE = 0.01
 """Mean absolute difference of the frames, in [0, 1], from their mean above which they differ."""
 
 
@@ -106,7 +106,7 @@ def ramp_warning(depth: Float[Tensor, "t h w"], frames: Float[Tensor, "t 3 h w"]
         frames: the images that it is the depth of, of any size.
     """
     share = ramp_share(depth)
-    varies = float((frames - frames.mean(0)).abs().mean()) > VARYING
+    varies = float((frames - frames.mean(0)).abs().mean()) > MIN_FRAME_DIFFERENCE
     if not varies or not share > limits.max_ramp:
         return None
     return (
@@ -123,9 +123,9 @@ def _at_end(
     span = 1 / near - 1 / far
     share = (1 / values.double() - 1 / far) / span
     for end, count, what in (
-        ("near", (share > 1 - END_SHARE).double().mean(), near),
+        ("near", (share > 1 - END_RANGE_SHARE).double().mean(), near),
         # in disparity the far end is wide: a share of 1 % can be many metres
-        ("far", (values.double() > far / (1 + END_SHARE)).double().mean(), far),
+        ("far", (values.double() > far / (1 + END_RANGE_SHARE)).double().mean(), far),
     ):
         if float(count) > limits.max_share_at_end:
             advice = (

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from som.depth.training.config import DepthTrainingConfig
 from som.depth.training.distributed import Processes
 
-FINAL_FACTOR = 0.01
+FINAL_RATE_SHARE = 0.01
 """Learning rate of ``cosine`` at the end, as a share of the first."""
 
 
@@ -25,7 +25,7 @@ def rate_factor(config: DepthTrainingConfig, progress: float) -> float:
         return 1.0 if progress < 0.75 else 0.1
     if config.schedule == "cosine":
         share = (progress - config.warmup) / (1 - config.warmup)
-        return FINAL_FACTOR + (1 - FINAL_FACTOR) * (1 + math.cos(math.pi * share)) / 2
+        return FINAL_RATE_SHARE + (1 - FINAL_RATE_SHARE) * (1 + math.cos(math.pi * share)) / 2
     return 1.0
 
 

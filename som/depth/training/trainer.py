@@ -32,7 +32,7 @@ from som.settings.plain import to_plain
 
 Callback = Callable[[int, int, dict[str, float]], None]
 """Called at every report with the steps done, the steps planned, and the mean values since the last."""
-REPLAN_EVERY = 10
+REPLAN_EVERY_STEPS = 10
 """Steps between two looks at the clock, where there is a time budget."""
 
 
@@ -171,7 +171,7 @@ class DepthTrainer:
 
     def _replan(self, elapsed: float, done: int) -> None:
         """Fewer steps, if those that were planned would take longer than the budget."""
-        if self.budget_s is None or done % REPLAN_EVERY:
+        if self.budget_s is None or done % REPLAN_EVERY_STEPS:
             return
         affordable = self.step + int(max(self.budget_s - elapsed, 0.0) / (elapsed / done))
         wanted = max(min(self.config.steps, affordable), self.step)

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-WINDOW_SIZE = 11
-WINDOW_SIGMA = 1.5
+WINDOW_PX = 11
+WINDOW_SIGMA_PX = 1.5
 C1 = 0.01**2
 C2 = 0.03**2
 
@@ -62,8 +62,8 @@ def ssim_map(
     Where a window holds no pixel of the mask the value is 1 and means nothing.
     """
     leading, (h, w) = pred.shape[:-3], pred.shape[-3:-1]
-    if min(h, w) <= WINDOW_SIZE // 2:
-        raise ValueError(f"ssim: images of {h}x{w} are too small, at least {WINDOW_SIZE // 2 + 1} pixels are needed.")
+    if min(h, w) <= WINDOW_PX // 2:
+        raise ValueError(f"ssim: images of {h}x{w} are too small, at least {WINDOW_PX // 2 + 1} pixels are needed.")
     x, y = (image.reshape(-1, h, w, 3).permute(0, 3, 1, 2) for image in (pred, target))
     moments = torch.cat([x, y, x * x, y * y, x * y], 1)
     if mask is None:
@@ -94,19 +94,19 @@ def masked_ssim(
     """
     _check_images("masked_ssim", pred, target, mask)
     leading, (h, w) = pred.shape[:-3], pred.shape[-3:-1]
-    if min(h, w) < WINDOW_SIZE:
-        raise ValueError(f"masked_ssim: images of {h}x{w} hold no complete window of {WINDOW_SIZE} pixels.")
+    if min(h, w) < WINDOW_PX:
+        raise ValueError(f"masked_ssim: images of {h}x{w} hold no complete window of {WINDOW_PX} pixels.")
     x, y = (image.reshape(-1, h, w, 3).permute(0, 3, 1, 2) for image in (pred, target))
     inside = x.new_ones(len(x), 1, h, w) if mask is None else mask.reshape(-1, 1, h, w).to(x.dtype)
     moments = torch.cat([x, y, x * x, y * y, x * y], 1)
     moments = torch.where(inside > 0, moments, torch.zeros_like(moments))
     taps = _window(moments)
-    for shape in ((1, 1, 1, WINDOW_SIZE), (1, 1, WINDOW_SIZE, 1)):
+    for shape in ((1, 1, 1, WINDOW_PX), (1, 1, WINDOW_PX, 1)):
         channels = moments.shape[1]
         sums = F.conv2d(moments * inside, taps.view(shape).expand(channels, *shape[1:]), groups=channels)
         count = F.conv2d(inside, torch.ones_like(taps).view(shape))
         seen = count > 0.5
-        moments = torch.where(seen, sums * WINDOW_SIZE / count.clamp(min=1), torch.zeros_like(sums))
+        moments = torch.where(seen, sums * WINDOW_PX / count.clamp(min=1), torch.zeros_like(sums))
         inside = seen.to(moments.dtype)
     values = _ssim_of_moments(moments, clamp_covariance=True).mean(1)
     if not only_masked_windows:
@@ -116,14 +116,14 @@ def masked_ssim(
 
 
 def _window(like: Tensor) -> Tensor:
-    offset = torch.arange(WINDOW_SIZE, device=like.device, dtype=like.dtype) - WINDOW_SIZE // 2
-    taps = torch.exp(-0.5 * (offset / WINDOW_SIGMA) ** 2)
+    offset = torch.arange(WINDOW_PX, device=like.device, dtype=like.dtype) - WINDOW_PX // 2
+    taps = torch.exp(-0.5 * (offset / WINDOW_SIGMA_PX) ** 2)
     return taps / taps.sum()
 
 
 def _blur(image: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
     """Gaussian window with reflected borders, separably."""
-    taps, c, r = _window(image), image.shape[1], WINDOW_SIZE // 2
+    taps, c, r = _window(image), image.shape[1], WINDOW_PX // 2
     padded = F.pad(image, (r, r, r, r), mode="reflect")
     rows = F.conv2d(padded, taps.view(1, 1, 1, -1).expand(c, 1, 1, -1), groups=c)
     return F.conv2d(rows, taps.view(1, 1, -1, 1).expand(c, 1, -1, 1), groups=c)

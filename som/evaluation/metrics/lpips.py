@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 logger = logging.getLogger(__name__)
 
-MIN_SIZE = 32
+MIN_SIDE_PX = 32
 """Smaller images leave AlexNet's last layers without a pixel."""
 
 
@@ -76,7 +76,7 @@ class LPIPS:
         Returns:
             nan where LPIPS is unavailable, the mask empty, or the image smaller than 32 pixels.
         """
-        if self._network is None or min(pred.shape[:2]) < MIN_SIZE or (mask is not None and not bool(mask.any())):
+        if self._network is None or min(pred.shape[:2]) < MIN_SIDE_PX or (mask is not None and not bool(mask.any())):
             return math.nan
         images = [image.clamp(0, 1) for image in (pred, target)]
         if mask is not None:

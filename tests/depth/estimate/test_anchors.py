@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from som.depth.errors import DepthError
-from som.depth.estimate.anchors import UNCHECKED, add_anchors
+from som.depth.estimate.anchors import UNCHECKED_CONFIDENCE, add_anchors
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def test_points_that_agree_are_taken_and_the_others_stay_the_sweeps(swept):
     joined, trust, log = add_anchors(depth, confidence, points)
     given = points > 0
     assert torch.equal(joined[given], points[given]) and torch.equal(joined[~given], depth[~given])
-    assert bool((trust[given] >= UNCHECKED).all()) and torch.equal(trust[~given], confidence[~given])
+    assert bool((trust[given] >= UNCHECKED_CONFIDENCE).all()) and torch.equal(trust[~given], confidence[~given])
     assert bool((trust[..., :20][given[..., :20]] == 1).all())
     assert log == {"sparse_given": int(given.sum()), "sparse_used": int(given.sum()), "sparse_contradicted": 0}
 

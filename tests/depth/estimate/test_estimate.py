@@ -7,7 +7,7 @@ from som.cameras.geometry import axis_angle_to_se3
 from som.depth.errors import DepthError, NoParallaxError
 from som.depth.estimate import DepthConfig, estimate_depth
 from som.depth.estimate.anchors import resize_maps
-from som.depth.estimate.blending import FILLED, MOVING, blend, gaussian_blur
+from som.depth.estimate.blending import MAX_FILLED_CONFIDENCE, MOVING_CONFIDENCE, blend, gaussian_blur
 from som.depth.estimate.moving import below_feet, stand_on_ground
 from som.depth.estimate.scale import distance_scale
 from som.depth.estimate.student import network_size
@@ -39,7 +39,11 @@ def test_the_teacher_stays_and_corrects_what_is_near():
     assert torch.allclose(depth[:, :, 32:], torch.full((1, 32, 32), corrected), rtol=1e-5)
     assert (confidence[:, :, :32] == 1).all()
     filled = confidence[0, 16, 32:]
-    assert (filled.diff() <= 0).all() and 0.6 * FILLED < filled[0] <= FILLED and filled[-1] < 0.01
+    assert (
+        (filled.diff() <= 0).all()
+        and 0.6 * MAX_FILLED_CONFIDENCE < filled[0] <= MAX_FILLED_CONFIDENCE
+        and filled[-1] < 0.01
+    )
 
 
 def test_a_doubtful_teacher_shares_with_the_network_and_a_wild_one_corrects_nothing():
@@ -69,7 +73,7 @@ def test_moving_pixels_are_never_trusted():
     moving = torch.zeros(1, 8, 8, dtype=torch.bool)
     moving[:, 2:4] = True
     _, confidence = blend(teacher, torch.ones_like(teacher), teacher, moving)
-    assert (confidence[moving] == MOVING).all() and (confidence[~moving] == 1).all()
+    assert (confidence[moving] == MOVING_CONFIDENCE).all() and (confidence[~moving] == 1).all()
 
 
 def test_moving_things_stand_on_what_lies_below_them():

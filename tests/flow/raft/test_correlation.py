@@ -8,7 +8,7 @@ from torch.autograd import gradcheck
 
 from flow.errors import FlowError
 from flow.raft import correlation
-from flow.raft.correlation import LEVELS, FullCorrelation, OnDemandCorrelation, full_bytes, make_correlation
+from flow.raft.correlation import NUM_LEVELS, FullCorrelation, OnDemandCorrelation, full_bytes, make_correlation
 
 KINDS = {"full": FullCorrelation, "on_demand": OnDemandCorrelation}
 
@@ -24,11 +24,11 @@ def random_problem(batch=1, channels=3, h=9, w=11, spread=3.0, seed=0):
 def by_loops(features0, features1, centres, radius):
     """The paper's definition, one value at a time: pooled correlations, bilinear, zero outside, x offset slow."""
     C, h, w = features0.shape
-    out = torch.zeros(LEVELS, 2 * radius + 1, 2 * radius + 1, h, w, dtype=torch.float64)
+    out = torch.zeros(NUM_LEVELS, 2 * radius + 1, 2 * radius + 1, h, w, dtype=torch.float64)
     for row in range(h):
         for column in range(w):
             plane = torch.einsum("c,chw->hw", features0[:, row, column], features1) / math.sqrt(C)
-            for level in range(LEVELS):
+            for level in range(NUM_LEVELS):
                 if level:
                     H, W = plane.shape[0] // 2, plane.shape[1] // 2
                     plane = plane[: 2 * H, : 2 * W].reshape(H, 2, W, 2).mean(dim=(1, 3))
@@ -51,7 +51,7 @@ def test_lookup_is_the_papers_definition(kind, monkeypatch):
     monkeypatch.setattr(correlation, "TILE", 4)
     features0, features1, centres = random_problem(batch=2)
     found = KINDS[kind](features0, features1, radius=2).lookup(centres)
-    assert found.shape == (2, LEVELS * 25, 9, 11)
+    assert found.shape == (2, NUM_LEVELS * 25, 9, 11)
     for b in range(2):
         expected = by_loops(features0[b], features1[b], centres[b], 2)
         torch.testing.assert_close(found[b], expected, rtol=0, atol=1e-12)
@@ -129,7 +129,7 @@ def test_on_demand_holds_a_tile_of_queries_and_computes_little_where_flow_is_smo
     volume.lookup(smooth)
     assert sum(held) < full_bytes(1, h, w, element_size=1) / 3
     volume.lookup(rough)
-    assert max(held) <= correlation.TILE**2 * h * w
+    assert max(held) <= correlation.TILE_CELLS**2 * h * w
 
 
 def test_auto_chooses_by_the_size_of_the_full_pyramid(monkeypatch):
@@ -138,7 +138,7 @@ def test_auto_chooses_by_the_size_of_the_full_pyramid(monkeypatch):
     assert isinstance(full, FullCorrelation)
     size = sum(planes.numel() * planes.element_size() for planes in full.pyramid)
     assert full_bytes(2, 17, 24, 8) == size
-    monkeypatch.setattr(correlation, "LARGEST_FULL", size - 1)
+    monkeypatch.setattr(correlation, "MAX_PYRAMID_BYTES", size - 1)
     assert isinstance(make_correlation("auto", features0, features1, 4), OnDemandCorrelation)
 
 
