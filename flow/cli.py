@@ -95,7 +95,7 @@ class TracksCommand(VideoOptions):
     flow: Path | None = None
     """Folder of flow fields, computed there unless it has them."""
     masks: Path | None = None
-    """Folder of masks of moving things, one a frame: denser points there."""
+    """Folder of masks of moving objects, one a frame: denser points there."""
     num_tracks: int = 4000
     """Most points."""
     picture: Path | None = None

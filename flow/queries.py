@@ -45,10 +45,10 @@ def query_points(
         num_tracks: most points in total.
         num_frames: T.
         size: (H,W) of the image in whose pixels the points are given.
-        foreground: (T,H,W) bool, moving things; None spreads all points evenly.
+        foreground: (T,H,W) bool, moving objects; None spreads all points evenly.
         valid: (T,H,W) bool, pixels that may be used; None allows all.
         frames: (T,H,W,3) uint8, or floating point in [0, 1]; if given, points without texture are avoided.
-        foreground_share: share of the points on moving things, in [0, 1]. They carry the motion and cover far fewer
+        foreground_share: share of the points on moving objects, in [0, 1]. They carry the motion and cover far fewer
             pixels than the static part, which needs few points to be held.
         num_query_frames: None takes every eighth frame.
         margin: pixels kept from borders of masks and image, where flow mixes two motions.

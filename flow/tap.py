@@ -77,7 +77,7 @@ def scored_pairs(query_frames: Tensor, num_frames: int, mode: Literal["strided",
     Args:
         query_frames: (Q,) integers in [0, T).
         mode: ``strided``: every frame but the query's own, before and after it; ``first``: only frames after it, for
-            trackers that run forward from the first sighting.
+            trackers that run forward from the first observation.
 
     Raises:
         FlowError: an unknown mode.

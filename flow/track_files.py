@@ -55,7 +55,7 @@ def read_tracks(
     max_tracks: int | None = None,
     seed: int = 0,
 ) -> PointTracks:
-    """Reads tracks of any of the formats above, told apart by content.
+    """Reads tracks of any of the formats above, recognised by content.
 
     Where a file has visibilities but no confidence, the visibility (bool or probability) is the confidence of visible
     points. Where it has no query frames, a track's first visible frame is taken for it.

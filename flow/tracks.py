@@ -244,7 +244,7 @@ def _connected_to_query(visible: Tensor, query_frames: Tensor) -> Tensor:
 
 
 def _guess_unseen(flow: VideoFlow, xy: Tensor, visible: Tensor, query_frames: Tensor) -> None:
-    """Fills ``xy`` (T,Q,2) where invisible: lines between two sightings, along the flow before and after all."""
+    """Fills ``xy`` (T,Q,2) where invisible: lines between two observations, along the flow before and after all."""
     T = len(xy)
     times = torch.arange(T)[:, None]
     before = torch.where(visible, times, -1).cummax(0).values

@@ -74,7 +74,7 @@ def link_pixel_pairs(views: Views, flow: VideoFlow, pairs: PairOptions | None = 
 def link_static_points(
     views: Views, flow: VideoFlow, per_link: int = 400, generator: torch.Generator | None = None
 ) -> StaticLinks:
-    """Pixels of static things that flow connects, drawn evenly over all pairs of views.
+    """Pixels of static surfaces that flow connects, drawn evenly over all pairs of views.
 
     Args:
         views: a pixel counts as static where it lies outside ``foreground``; without masks every pixel does, and moving

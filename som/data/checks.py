@@ -19,7 +19,7 @@ MAX_LISTED = 30
 NOUNS = {"train": "training", "val": "held-out"}
 """How messages call the views of a split."""
 REMEDIES = {
-    "moving": "mask the moving things in every frame",
+    "moving": "mask the moving objects in every frame",
     "covisible": "give it for every held-out view or for none",
 }
 """Maps that all frames of a split have or none, and what to do otherwise."""

@@ -59,7 +59,7 @@ class SequenceData(DataOptions):
 
 @dataclass(frozen=True)
 class CustomData(SequenceData):
-    """A folder in the native, Shape-of-Motion, EndoNeRF or COLMAP layout, told apart by marker files."""
+    """A folder in the native, Shape-of-Motion, EndoNeRF or COLMAP layout, recognised by marker files."""
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ class Views:
     valid: Bool[Tensor, "n h w"]
     """Pixels that may be used at all (False: tool, border, unknown)."""
     foreground: Bool[Tensor, "n h w"] | None = None
-    """Pixels of moving things; None when unknown (scoring views)."""
+    """Pixels of moving objects; None when unknown (scoring views)."""
     depths: Float[Tensor, "n h w"] | None = None
     """z-depth in world units (see VideoDataset.depth_kind); 0 = unknown."""
     depth_confidence: Float[Tensor, "n h w"] | None = None
@@ -99,7 +99,7 @@ class GroundTruthTracks:
     visible: Bool[Tensor, "q t"]
     """Visible in the training view of each time."""
     moving: Bool[Tensor, "q"]
-    """Whether the point belongs to a moving thing."""
+    """Whether the point belongs to a moving object."""
 
 
 @dataclass

@@ -32,7 +32,7 @@ def memory_sequence(
         frames: RGB in [0, 1].
         K: intrinsics in pixels of ``frames``.
         w2c: world to camera.
-        moving: pixels of things that move by themselves.
+        moving: pixels of objects that move by themselves.
         speeds, timestamps: metres per second and seconds.
         flows: optical flow in pixels of ``frames`` by (from, to).
         size: (height, width) at which images are given out; None is their own.

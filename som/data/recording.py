@@ -62,7 +62,7 @@ class FrameRecord:
     confidence: Callable[[], np.ndarray] | None = None
     """Gives (h,w) float32 confidence of the depth in [0, 1]."""
     moving: Callable[[], np.ndarray] | None = None
-    """Gives (h,w) bool, true for pixels of things that move."""
+    """Gives (h,w) bool, true for pixels of objects that move."""
     valid: Callable[[], np.ndarray | None] | None = None
     """Gives (h,w) bool, true for pixels that may be used at all; None where that is all of them."""
     covisible: Callable[[], np.ndarray] | None = None

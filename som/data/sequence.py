@@ -154,7 +154,7 @@ class DepthSequence:
         return torch.from_numpy(resize_depth(self.depth(index)[0].numpy(), self.size))
 
     def moving(self, index: int) -> Bool[Tensor, "H W"] | None:
-        """Pixels of things that move by themselves, by nearest pixel; None if there are no masks.
+        """Pixels of objects that move by themselves, by nearest pixel; None if there are no masks.
 
         Raises:
             UserError: the mask is missing or broken.

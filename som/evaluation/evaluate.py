@@ -48,8 +48,8 @@ DEFINITIONS = {
     "mask_iou": "intersection over union of the data set's foreground and rendered foreground > 0.5",
 }
 REGION_WORDS = {
-    "foreground": "over valid pixels of moving things",
-    "background": "over valid pixels of static things",
+    "foreground": "over valid pixels of moving objects",
+    "background": "over valid pixels of static surfaces",
     "covisible": "over valid pixels that training views have seen (DyCheck)",
 }
 

@@ -136,7 +136,7 @@ def novel_view_cameras(
 
 @torch.no_grad()
 def subject_depth(scene: DynamicScene, dataset: VideoDataset, num_views: int = 8) -> float:
-    """Median rendered depth, in scene units, of the moving things, or of everything where nothing moving is seen."""
+    """Median rendered depth, in scene units, of the moving objects, or of everything where nothing moving is seen."""
     train = dataset.train
     chosen = evenly_spread(len(train), num_views)
     cameras = scene.normalization.cameras_to_scene(train.cameras[chosen])

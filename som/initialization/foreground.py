@@ -21,7 +21,7 @@ from som.scene.gaussians import Gaussians
 from som.scene.motion import MotionBases
 
 NUM_VOTING_TRACKS = 8
-"""Tracks that tell how a pixel moves."""
+"""Tracks that vote on how a pixel moves."""
 MAX_CHECKED_VIEWS = 8
 """Frames in which the carried points are compared with what is seen."""
 OCCLUDING_DEPTH_RATIO = 0.95
@@ -87,7 +87,7 @@ def to_canonical(
 def never_in_front(
     canonical: Float[Tensor, "n 3"], weights: Float[Tensor, "n k"], bases: MotionBases, views: Views
 ) -> Bool[Tensor, "n"]:
-    """Whether a carried point seldom lies in front of static things that were seen, as a wrong motion makes it do."""
+    """Whether a carried point seldom lies in front of static surfaces that were seen, as a wrong motion makes it do."""
     wrong, checked = torch.zeros(len(canonical)), torch.zeros(len(canonical))
     margin, depths = dilate(views.require_foreground(), 2), views.require_depths()
     for i in np.unique(np.linspace(0, len(views) - 1, MAX_CHECKED_VIEWS).round().astype(int)).tolist():

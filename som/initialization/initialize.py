@@ -28,7 +28,7 @@ MIN_SCENE_UNIT_RATIO = 0.1
 def find_normalization(
     dataset: VideoDataset, tracks: LiftedTracks, generator: torch.Generator
 ) -> Normalization:
-    """Centre and size of the moving things' trajectories, or of all that is seen if nothing moves.
+    """Centre and size of the moving objects' trajectories, or of all that is seen if nothing moves.
 
     Raises:
         UserError: no pixel has a known depth.

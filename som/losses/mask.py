@@ -18,7 +18,7 @@ def foreground_mask(
 
     Args:
         foreground: opacity in [0, 1].
-        mask: 1 (or True) on moving things; soft masks are allowed.
+        mask: 1 (or True) on moving objects; soft masks are allowed.
         valid: (B,H,W) pixels that count, bool or weights >= 0. Exclude a band around uncertain edges here.
         quantile: share of pixels kept; the worst ones are likely errors of the mask.
 

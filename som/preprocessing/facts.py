@@ -209,5 +209,5 @@ def _depth_text(depth: dict | None) -> str:
 def _track_text(tracks: dict | None) -> str:
     if tracks is None:
         return "none"
-    moving = "" if tracks["moving"] is None else f", {tracks['moving']} of them on moving things"
+    moving = "" if tracks["moving"] is None else f", {tracks['moving']} of them on moving objects"
     return f"{tracks['count']}{moving}, each visible in {tracks['visible_frames']:.1f} frames on average"

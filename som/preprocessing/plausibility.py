@@ -131,21 +131,21 @@ def _doubts_of_tracks(dataset: VideoDataset) -> list[str]:
         return []
     if int(moving.sum()) < MIN_MOVING_TRACKS:
         return [
-            f"only {int(moving.sum())} tracks start on moving things, at least {MIN_MOVING_TRACKS} are wanted; "
+            f"only {int(moving.sum())} tracks start on moving objects, at least {MIN_MOVING_TRACKS} are wanted; "
             "track more densely there, or bring tracks (for example of CoTracker) with `tracks.given`."
         ]
     doubts = []
     length = float(tracks.visible[moving].sum(1).double().mean())
     if length < min(MIN_MEAN_TRACK_FRAMES, dataset.num_times / 2):
         doubts.append(
-            f"tracks on moving things are seen in {length:.1f} frames only on average: motion is hard to follow; "
+            f"tracks on moving objects are seen in {length:.1f} frames only on average: motion is hard to follow; "
             "use a higher frame rate, or bring tracks with `tracks.given`."
         )
     seen = tracks.visible[moving].sum(0)[train.times]
     bare = (seen < 10) & (foreground.flatten(1).double().mean(1) > MIN_MOVING_SHARE)
     if bool(bare.any()):
         doubts.append(
-            f"hardly any track on moving things is seen at times {_listed(train.times[bare].tolist())}; "
+            f"hardly any track on moving objects is seen at times {_listed(train.times[bare].tolist())}; "
             "motion is guessed there, add queries at these times."
         )
     return doubts

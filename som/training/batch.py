@@ -94,7 +94,7 @@ class Batch:
     images: Float[Tensor, "b h w 3"]
     valid: Bool[Tensor, "b h w"]
     foreground: Bool[Tensor, "b h w"] | None = None
-    """Pixels of moving things; None where they are not known."""
+    """Pixels of moving objects; None where they are not known."""
     depth: DepthPrior | None = None
     targets: Targets | None = None
     """None where nothing is compared with other times."""

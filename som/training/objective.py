@@ -107,7 +107,7 @@ def smooth_tracks(context: StepContext) -> Tensor:
 
 
 def smooth_along_ray(context: StepContext) -> Tensor:
-    """Gaussians do not jerk towards or away from the camera, where one view cannot tell."""
+    """Gaussians do not jerk towards or away from the camera, which one view does not constrain."""
     if context.around is None:
         return context.zero()
     return losses.ray_acceleration(context.around.transpose(1, 2), context.batch.cameras.centers[:, None])

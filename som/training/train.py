@@ -78,7 +78,7 @@ def train(
     """Optimises a scene against a data set; goes on where an earlier call with the same arguments was cut off.
 
     The same as the command ``som4d train``, whose results are the same bit for bit. Progress is logged to the loggers
-    ``som.*`` (``logging``) and told to ``callback``; nothing is printed, and nothing of the process is changed.
+    ``som.*`` (``logging``) and given to ``callback``; nothing is printed, and nothing of the process is changed.
 
     Args:
         dataset: in world units, as ``load_dataset`` gives it.
@@ -123,7 +123,7 @@ def train(
 def train_from_run(run: TrainingRun, callback: Callback | None = None, stop: Stop | None = None) -> TrainingResult:
     """As ``train``, with all that a run is made from in one object, the options of its data set among them."""
     check_training_run(run)
-    resumed = _is_resumed(run)  # before the data set is loaded: it tells at once what differs
+    resumed = _is_resumed(run)  # before the data set is loaded: it says at once what differs
     return _train(run, load_dataset(run.data), resumed, callback, stop)
 
 

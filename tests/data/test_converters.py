@@ -89,7 +89,7 @@ def test_blender_yard(yard, tmp_path):
 
 @pytest.mark.skipif(not (SHARED / "blender_yard").is_dir(), reason="the Blender yard is not here")
 def test_chained_tracks_agree_with_exact_ones(yard):
-    """Exact points of moving things, carried by the steps that the chain takes, stay at their exact places."""
+    """Exact points of moving objects, carried by the steps that the chain takes, stay at their exact places."""
     with np.load(SHARED / "blender_yard" / "train" / "flow_fwd.npz") as archive:
         flow, occluded = archive["flow"], archive["occluded"]
     with np.load(SHARED / "blender_yard" / "tracks.npz") as points:

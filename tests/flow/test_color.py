@@ -48,7 +48,7 @@ def test_length_is_saturation_up_to_the_largest():
     flow = torch.tensor([[[0.0, 0.0], [1.0, 0.0], [2.0, 0.0]]])
     assert flow_to_rgb(flow)[0].tolist() == [[255, 255, 255], [255, 127, 127], [255, 0, 0]]
     assert flow_to_rgb(flow, max_magnitude=4.0)[0].tolist() == [[255, 255, 255], [255, 191, 191], [255, 127, 127]]
-    # beyond the largest length colours are darker, so that they can be told apart
+    # beyond the largest length colours are darker, so that they can be distinguished
     assert flow_to_rgb(flow, max_magnitude=1.0)[0, 2].tolist() == [191, 0, 0]
 
 

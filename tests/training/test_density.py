@@ -22,7 +22,7 @@ class Controller:
 def controller(scene, **changes):
     options = dict(start=0.0, end=1.0, every=10)
     optimizers = make_optimizers(scene, LearningRates())
-    for group in optimizers.values():  # give Adam moments that can be told apart
+    for group in optimizers.values():  # give Adam moments that can be distinguished
         for optimizer in group.values():
             param = optimizer.param_groups[0]["params"][0]
             param.grad = torch.randn_like(param)

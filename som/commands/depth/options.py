@@ -40,7 +40,7 @@ class ReaderOptions:
     world_scale: Literal["metric", "arbitrary"] | None = None
     """plain: unit of the poses; None: metric."""
     fps: Number | None = None
-    """plain, folder, video: frames per second, where they are not told."""
+    """plain, folder, video: frames per second, where they are not known."""
 
     def given(self) -> dict[str, object]:
         """Those that are given, as keywords of the reader.
@@ -68,7 +68,7 @@ class InputOptions:
     """Layout, where it is not to be recognised: native, endonerf, iphone, davis, colmap, kitti_raw, kitti_odometry,
     7scenes, plain, shape_of_motion, folder, video, eigen."""
     reader: ReaderOptions = field(default_factory=ReaderOptions)
-    """What the layout's reader is told; see docs/depth-data.md."""
+    """What the layout's reader is given; see docs/depth-data.md."""
     start: int = 0
     """First frame."""
     end: int | None = None
@@ -85,7 +85,7 @@ class InputOptions:
 
 @dataclass
 class MetricOptions:
-    """What tells the scale in metres."""
+    """What determines the scale in metres."""
 
     road: Path | None = None
     """Road masks: .npz or folder of png; together with ``objects``."""
@@ -94,7 +94,7 @@ class MetricOptions:
     priors: Path | None = None
     """JSON with mean and std of every class' height in metres; by default cars and persons of KITTI."""
     speed: float | None = None
-    """Metres per second of the camera, where it is constant and the data does not tell; needs the frame rate."""
+    """Metres per second of the camera, where it is constant and the data does not say; needs the frame rate."""
 
 
 @dataclass
@@ -160,7 +160,7 @@ class PredictCommand:
     clip: DepthConfig = field(default_factory=DepthConfig)
     """How depth is estimated without a given network."""
     metric: Annotated[MetricOptions, tyro.conf.arg(name="")] = field(default_factory=MetricOptions)
-    """What tells the scale in metres."""
+    """What determines the scale in metres."""
     budget_s: float | None = None
     """Seconds that the estimate may take."""
     png_unit: float | None = None

@@ -123,7 +123,7 @@ def _distances(options: MetricOptions, sequence: DepthSequence) -> Float[Tensor,
     times = sequence.timestamps
     if options.speed is not None:
         if times is None:
-            raise DepthError("--speed needs the time between frames, but the data does not tell its frame rate.")
+            raise DepthError("--speed needs the time between frames, but the data does not say its frame rate.")
         speeds = torch.full((len(sequence),), options.speed)
     elif sequence.w2cs is None or sequence.world_scale == "metric" or times is None or sequence.speeds is None:
         return None

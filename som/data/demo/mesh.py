@@ -22,14 +22,14 @@ class Mesh:
     texture: np.ndarray
     """(F,) texture number."""
     part: np.ndarray
-    """(F,) 0 for static surfaces, otherwise the number of the moving thing."""
+    """(F,) 0 for static surfaces, otherwise the number of the moving object."""
 
     def moved(self, vertices: np.ndarray) -> Mesh:
         """The same mesh with its vertices elsewhere."""
         return Mesh(vertices, self.triangles, self.uv, self.group, self.texture, self.part)
 
     def of_part(self, part: int) -> Mesh:
-        """The same mesh as part of one moving thing."""
+        """The same mesh as part of one moving object."""
         return Mesh(self.vertices, self.triangles, self.uv, self.group, self.texture, np.full_like(self.part, part))
 
     def corner_normals(self) -> np.ndarray:

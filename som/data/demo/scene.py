@@ -12,7 +12,7 @@ from som.data.demo.render import Surface, Views, make_views, render_color
 
 LEFT, RIGHT, BACK, FRONT, CEILING = -2.5, 2.5, 2.0, -4.2, 3.1
 BLOCK, CACTUS = 1, 2
-"""Numbers of the moving things; 0 is everything static."""
+"""Numbers of the moving objects; 0 is everything static."""
 CACTUS_PLACE = np.array([0.82, 0.42, 0.3])
 CACTUS_HEIGHT = 1.0
 LAMP = np.array([-1.62, 1.45, 1.62])
@@ -93,7 +93,7 @@ class DemoScene:
     # -- geometry ---------------------------------------------------------------------------------------------------
 
     def _model(self, rng: np.random.Generator) -> tuple[Mesh, dict[int, np.ndarray]]:
-        """The rest mesh, and the vertices that belong to each moving thing."""
+        """The rest mesh, and the vertices that belong to each moving object."""
         t = self._ids
         depth, width = BACK - FRONT, RIGHT - LEFT
         static = [

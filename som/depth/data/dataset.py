@@ -53,7 +53,7 @@ class DepthDataset(Dataset):
     ``K``           (N,3,3)       intrinsics, where known
     ``w2c``         (N,4,4)       world to camera, where known
     ``T_src_tgt``   (N-1,4,4)     target camera to source cameras, where poses are known
-    ``moving``      (N,H,W) bool  things that move by themselves, where there are masks
+    ``moving``      (N,H,W) bool  objects that move by themselves, where there are masks
     ``valid``       (N,H,W) bool  pixels that may be used, where a frame has such a mask
     ``depth``       (1,H,W)       the target's depth, 0 = unknown; if ``with_depth``
     ``flow``        (N-1,2,H,W)   optical flow (right, down) in pixels from the target to its sources; if ``with_flow``
@@ -207,7 +207,7 @@ def _check_alike(first: DepthSequence, other: DepthSequence) -> None:
         if (getattr(first, key) is None) != (getattr(other, key) is None):
             having, lacking = (first, other) if getattr(other, key) is None else (other, first)
             raise DepthError(f"{having.name} has {what} but {lacking.name} has none; train on one kind at a time.")
-    for what, key in {"masks of moving things": "has_moving", "valid masks": "has_valid"}.items():
+    for what, key in {"masks of moving objects": "has_moving", "valid masks": "has_valid"}.items():
         if getattr(first, key) != getattr(other, key):
             having, lacking = (first, other) if getattr(first, key) else (other, first)
             raise DepthError(f"{having.name} has {what} but {lacking.name} has none; train on one kind at a time.")

@@ -49,22 +49,22 @@ def guess_layout(
     pitch: float = PITCH_DEG,
     wall: float = WALL_DISTANCE,
 ) -> DepthPrior:
-    """Depth of a scene that looks as most do: level ground that recedes to a wall, on which moving things stand.
+    """Depth of a scene that looks as most do: level ground that recedes to a wall, on which moving objects stand.
 
     Nothing of it is measured. It gives what cannot be known a sane shape: near at the bottom of the image, far above,
-    moving things in front of what they hide. With n the downward unit vector in camera axes and r = K^-1 (x, y, 1), in
+    moving objects in front of what they hide. With n the downward unit vector in camera axes and r = K^-1 (x, y, 1), in
     units of the camera's height above the ground::
 
         1 / z = max(n . r,  |r - (n . r) n| / wall)
 
     the nearer of the ground plane and an upright wall all around the camera, so that a camera that turns sees one and
-    the same room. The horizon n . r = 0 follows from K and ``pitch``. Moving things stand on the ground
+    the same room. The horizon n . r = 0 follows from K and ``pitch``. Moving objects stand on the ground
     (``stand_on_ground``), also those that the lower border of the image cuts off.
 
     Args:
         frames: RGB in [0, 1].
         K: intrinsics in pixels of the frames, pixel centres at +0.5.
-        moving: pixels of things that move by themselves.
+        moving: pixels of objects that move by themselves.
         w2c: world to camera, of which the rotations are used; None takes the camera to stand still. Over the clip the
             camera is taken not to roll and to look down by ``pitch`` on average.
         valid: pixels that may be used; the others get confidence 0.
@@ -121,7 +121,7 @@ def _drawn_to_points(layout: Float[Tensor, "t h w"], points: Float[Tensor, "t h 
 
 
 def _with_moving(depth: Float[Tensor, "t h1 w"], clip: Clip) -> tuple[Float[Tensor, "t h w"], Float[Tensor, "t h w"]]:
-    """Depth with moving things on the ground, and its confidence; ``depth`` has one row more below the image."""
+    """Depth with moving objects on the ground, and its confidence; ``depth`` has one row more below the image."""
     T, (H, W) = len(clip.K), clip.size
     confidence = torch.full((T, H, W), STATIC_CONFIDENCE)
     if clip.moving is not None:

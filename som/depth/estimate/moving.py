@@ -1,4 +1,4 @@
-"""Depth of things that move: no second view confirms it, but most of them stand on something that is known."""
+"""Depth of objects that move: no second view confirms it, but most of them stand on something that is known."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def stand_on_ground(
 
     Args:
         depth: z-depth, known everywhere; that of moving pixels is a guess.
-        moving: pixels of things that move by themselves.
+        moving: pixels of objects that move by themselves.
 
     Returns:
         depth, and the pixels that were set on what their part stands on.

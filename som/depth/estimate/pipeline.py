@@ -75,7 +75,7 @@ def estimate_depth(
         frames: RGB in [0, 1].
         K: intrinsics in pixels of the frames, pixel centres at +0.5.
         poses: world to camera.
-        moving: pixels of things that move by themselves; they teach nothing and get a low confidence.
+        moving: pixels of objects that move by themselves; they teach nothing and get a low confidence.
         valid: pixels that may be used at all; the others teach nothing and get confidence 0.
         road, objects: for metric scale from objects of known height on a road.
         distances: metres from each frame to the next (speed times time), for metric scale; the last is not used.
@@ -181,7 +181,7 @@ class _Run:
         return labels, log
 
     def _blended(self, teacher: Tensor, confidence: Tensor, network: Tensor, log: dict) -> DepthPrior:
-        """Sweep and network in one map, with moving things on the ground."""
+        """Sweep and network in one map, with moving objects on the ground."""
         size = (teacher.shape[1], teacher.shape[2])
         moving = None if self.clip.moving is None else nearest_maps(self.clip.moving, size)
         depth, confidence = blend(teacher, confidence, network, moving)

@@ -17,7 +17,7 @@ MIN_STEP_METRES = 0.05
 
 
 def scaled_to_metres(prior: DepthPrior, clip: Clip) -> DepthPrior:
-    """The prior in metres, where the clip tells the scale; else the prior itself.
+    """The prior in metres, where the clip determines the scale; else the prior itself.
 
     Distances come before objects: they need no guess of what is seen.
 
@@ -31,7 +31,7 @@ def scaled_to_metres(prior: DepthPrior, clip: Clip) -> DepthPrior:
         return _scaled(prior, factor, {"scale_from": "distances"})
     if clip.road is not None and clip.objects is not None:
         found = metric_scale(prior.depth, clip.K, clip.road, clip.objects)
-        told = {
+        facts = {
             "scale_from": "objects on the road",
             "camera_height": found.camera_height,
             "relative_deviation": found.relative_deviation,
@@ -39,7 +39,7 @@ def scaled_to_metres(prior: DepthPrior, clip: Clip) -> DepthPrior:
             "objects_used": len(found.used),
             "objects_rejected": len(found.rejected),
         }
-        return _scaled(prior, found.scale, told)
+        return _scaled(prior, found.scale, facts)
     prior.scale_log.setdefault("factor", 1.0)
     return prior
 

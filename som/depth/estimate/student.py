@@ -19,7 +19,7 @@ from som.depth.training.config import DepthTrainingConfig
 def network_size(size: tuple[int, int], longer: int) -> tuple[int, int]:
     """(height, width) of network images for frames of ``size``: multiples of 32, the longer side about ``longer``."""
     height, width = target_size(size, max_side=longer)
-    # up rather than down: what the network does not see it cannot tell apart
+    # up rather than down: what the network does not see it cannot distinguish
     height, width = (max(-(-(side - STRIDE // 4) // STRIDE), 1) * STRIDE for side in (height, width))
     return height, width
 
@@ -37,7 +37,7 @@ def predict_depth(
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
 ) -> tuple[Float[Tensor, "t h w"], Float[Tensor, "t h w"] | None]:
-    """Depth of every frame, and its relative deviation where the head tells one.
+    """Depth of every frame, and its relative deviation where the head predicts one.
 
     Args:
         sequence: at the network's image size.

@@ -81,7 +81,7 @@ def _index(
     if listing is None:
         runs = [a["segmentation"]["size"] for a in annotations if isinstance(a["segmentation"], dict)]
         if not runs:
-            raise DepthError("results without run lengths do not tell the image size; give the annotation file too.")
+            raise DepthError("results without run lengths do not say the image size; give the annotation file too.")
         sizes = {tuple(size) for size in runs}
         ids = {a["image_id"] for a in annotations}
         frame_of = {i: wanted.get(PurePath(i).stem) if isinstance(i, str) else i for i in ids}

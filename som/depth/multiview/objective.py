@@ -65,7 +65,7 @@ def random_factors(count: int, largest: float) -> Float[Tensor, "b"]:
 def rescaled(batch: Batch, factors: Float[Tensor, "b"]) -> Batch:
     """The batch in other units: motion of the cameras and known depth times one factor for each sample.
 
-    The images stay as they are, so that only the motion tells the depth.
+    The images stay as they are, so that only the motion determines the depth.
     """
     factors = factors.to(batch["T_src_tgt"])
     scaled = dict(batch)

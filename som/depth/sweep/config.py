@@ -104,6 +104,6 @@ class SweepResult:
     range: tuple[float, float]
     """Depth of the nearest and the farthest plane; the farthest may be infinite."""
     raw_depth: Float[Tensor, "t h w"]
-    """The best depth of every pixel that any source sees, unfiltered; 0 elsewhere and on moving things."""
+    """The best depth of every pixel that any source sees, unfiltered; 0 elsewhere and on moving objects."""
     sources: list[list[int]]
     """Views that each frame was compared with; empty where the camera stood still."""

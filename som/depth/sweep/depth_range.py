@@ -70,7 +70,7 @@ def estimate_range(
     moving: Bool[Tensor, "t h w"] | None,
     config: SweepConfig,
 ) -> tuple[float, float]:
-    """Near and far of the scene by a coarse sweep of a few frames over all depths that the motion can tell apart.
+    """Near and far of the scene by a coarse sweep of a few frames over all depths that the motion can distinguish.
 
     The planes cover disparities from 0 to a third of the image width. The distance in time between the frames that are
     compared is doubled until the scene moves by some pixels. The range holds the depths of the clearest half of the
@@ -141,5 +141,5 @@ def _pilot_disparities(
         clear.append(best.distinctness[use])
     inverse, distinctness = torch.cat(found), torch.cat(clear)
     if not len(inverse):
-        raise DepthError("no static pixel is seen by two frames; check the poses and the masks of moving things.")
+        raise DepthError("no static pixel is seen by two frames; check the poses and the masks of moving objects.")
     return inverse[distinctness >= distinctness.median()] * unit

@@ -105,7 +105,7 @@ def cost_volume(
         target: index of the target view.
         sources: indices of the source views, not empty.
         inverse_depth: (d,1,1) planes or (d,h,w) one value per pixel.
-        moving: pixels of things that move; in a source they are unseen, in the target they decide nothing.
+        moving: pixels of objects that move; in a source they are unseen, in the target they decide nothing.
         keep: share of the views that counts, in (0, 1].
 
     Returns:

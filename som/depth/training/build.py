@@ -88,7 +88,7 @@ def swept_range(sequence: DepthSequence) -> tuple[float, float]:
     """Near and far of a posed sequence, found by a coarse plane sweep of some of its frames.
 
     Raises:
-        DepthError: the camera does not move enough to tell.
+        DepthError: the camera does not move enough to determine it.
     """
     if sequence.Ks is None or sequence.w2cs is None:
         raise DepthError(f"{sequence.name}: a depth range is found by intrinsics and poses, which are not known.")
@@ -109,7 +109,7 @@ def network_config(
         depth: known depths (N), maybe empty; used where the network's scale is theirs.
 
     Raises:
-        DepthError: the camera does not move, so that its poses tell nothing of the scale.
+        DepthError: the camera does not move, so that its poses do not determine the scale.
     """
     options = config.network
     initial, span = options.initial_depth, options.depth_range

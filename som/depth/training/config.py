@@ -56,7 +56,7 @@ class LossWeights:
     supervised: float = 0.0
     """Difference to known depth (of the data set, or of a teacher), in the form ``supervision``."""
     velocity: float = 0.0
-    """Length of the predicted motion against the distance that speeds or poses of the data set tell; needs a pose
+    """Length of the predicted motion against the distance known from speeds or poses of the data set; needs a pose
     net. PackNet-SfM has 0.1."""
     rough_height: float = 0.0
     """Height of objects of known size, per pixel; falls over the epochs. FUMET has 1."""
@@ -289,7 +289,7 @@ class DepthConfig:
     self_supervised: DepthTrainingConfig = field(default_factory=DepthTrainingConfig)
     """Training without a teacher; its width and height are set by ``student_side``."""
     moving: Literal["stand", "network"] = "stand"
-    """Depth of moving things, which no second view confirms: that of what lies just below them (right for what stands
+    """Depth of moving objects, which no second view confirms: that of what lies just below them (right for what stands
     on the ground), or what the network makes of them (about the depth of what is behind them)."""
     refine_steps: int = 0
     """Steps of self-supervised training with the poses after the student has learned from the sweep."""

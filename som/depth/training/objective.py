@@ -103,7 +103,7 @@ def supervised(context: StepContext) -> Tensor:
 
 
 def velocity(context: StepContext) -> Tensor:
-    """Length of the predicted motions against the distances that the data set tells."""
+    """Length of the predicted motions against the distances known from the data set."""
     distance, known = travelled(context.batch)
     return velocity_loss(context.T_src_tgt, distance, known)
 

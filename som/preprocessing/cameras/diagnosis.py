@@ -82,7 +82,7 @@ def _about_focal(found: dict, options: TrustOptions) -> list[str]:
         )
     elif found.get("focal_cost_rise", 1) < options.min_focal_cost_rise:
         said.append(
-            f"the motion hardly tells the focal length ({found['focal_px']:.0f} px taken; 10 % more or less fits "
+            f"the motion hardly determines the focal length ({found['focal_px']:.0f} px taken; 10 % more or less fits "
             "almost as well); give `cameras.focal` or `cameras.fov` if you know the lens."
         )
     elif not 0.4 <= found["focal_px"] / found["longer_side"] <= 3:

@@ -107,8 +107,8 @@ class CameraOptions:
     focal_starts: tuple[float, ...] = (0.7, 0.95, 1.3)
     """Where the search for an unknown focal length starts, as multiples of the longer side of the image."""
     default_focal: float = 0.85
-    """Focal length that is assumed where the video cannot tell, as a multiple of the longer side of the image; phones
-    record video at 0.7 to 1.0."""
+    """Focal length that is assumed where the video does not determine it, as a multiple of the longer side of the
+    image; phones record video at 0.7 to 1.0."""
     query_stride: int = 5
     """Tracks start in every so manieth frame."""
     points_per_query: int = 200

@@ -1,4 +1,4 @@
-"""What small pictures of the frames tell: repeats, a picture that never changes, cuts; and how sharp a frame is."""
+"""What small pictures of the frames show: repeats, a picture that never changes, cuts; and how sharp a frame is."""
 
 from __future__ import annotations
 

@@ -83,13 +83,13 @@ def import_cameras(
     source_size: Size | None = None,
     allow_pickle: bool = False,
 ) -> ImportedCameras:
-    """Reads cameras of another program; ``importing.frames`` says how they are told to frames.
+    """Reads cameras of another program; ``importing.frames`` says how they are matched to frames.
 
     Args:
         path: a file or folder; docs/bring-your-own-priors.md lists them.
         frames: names of the T frames in the order of time.
         size: (height, width) of the frames.
-        kind: the format; ``auto`` tells it by its files. ``posed_depth`` is that of Depth Anything 3 and VGGT.
+        kind: the format; ``auto`` recognises it by its files. ``posed_depth`` is that of Depth Anything 3 and VGGT.
         focal: focal length in pixels of the frames, for formats that have none.
         fov: or the horizontal field of view in degrees.
         source_size: (height, width) of the images that the program was given, if they were not of ``size``.

@@ -60,7 +60,7 @@ def import_depth(
     sky.
 
     Args:
-        frames: names of the T frames in the order of time; ``importing.frames`` says how files are told to them.
+        frames: names of the T frames in the order of time; ``importing.frames`` says how files are matched to them.
         size: (height, width) of the frames.
         kind: what the numbers mean; ``auto`` goes by the format, and takes what no format vouches for as ``relative``,
             which assumes least.
@@ -69,7 +69,7 @@ def import_depth(
         source_size: (height, width) of the images that MegaSaM or MonST3R was given, if they were not of ``size``.
 
     Raises:
-        UserError: one sentence: the file, what was expected, what to do; also where depth cannot be told from
+        UserError: one sentence: the file, what was expected, what to do; also where depth cannot be distinguished from
             disparity.
     """
     path = Path(path)

@@ -34,7 +34,7 @@ class ForeignDepth:
     values: list[np.ndarray] | np.ndarray
     """T arrays (h,w), not yet of one size."""
     match: Match
-    """How they were told to the frames."""
+    """How they were matched to the frames."""
     window: Window | None
     """Where they lie in the frames; None: each covers its whole frame."""
     kind: DepthKind | None

@@ -35,7 +35,7 @@ class Match:
     entries: Sequence[int | None]
     """For each frame the index of its entry among those given; None where it has none."""
     by: MatchedBy
-    """How they were told."""
+    """How they were matched."""
     warnings: list[str] = field(default_factory=list)
     """Sentences that the user should read."""
 
@@ -189,7 +189,7 @@ class _Reading:
 
 
 def _originals(chosen: Sequence[str], recorded: Sequence[str]) -> dict[str, int | None]:
-    """Frame of each image of the recording, None for those left out; a name that two images share tells nothing."""
+    """Frame of each image of the recording, None for those left out; a name that two images share is ambiguous."""
     stems = [frame_name(name) for name in recorded]
     kept = {frame_name(name): i for i, name in enumerate(chosen)}
     return {stem: kept.get(stem) for stem, count in Counter(stems).items() if count == 1}

@@ -1,4 +1,4 @@
-"""Masks of moving things from other programs: folders of images or arrays, and single arrays."""
+"""Masks of moving objects from other programs: folders of images or arrays, and single arrays."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def import_masks(
     palette (DAVIS, SAM 2) or values up to 127. Masks of another size are resized to the nearest pixel.
 
     Args:
-        frames: names of the T frames in the order of time; ``importing.frames`` says how files are told to them.
+        frames: names of the T frames in the order of time; ``importing.frames`` says how files are matched to them.
         size: (height, width) of the frames.
         object_ids: only objects of these numbers, in (T,objects,H,W) indices from 0; None takes all.
         source_size: (height, width) of the images that MonST3R was given, if they were not of ``size``.
@@ -148,7 +148,7 @@ def _read_array(path: Path) -> np.ndarray:
 
 
 def _moving(path: Path, values: list[np.ndarray], object_ids: tuple[int, ...] | None) -> list[np.ndarray]:
-    """Tells grey masks from numbers of objects by the largest value of all frames."""
+    """Distinguishes grey masks from numbers of objects by the largest value of all frames."""
     if object_ids is not None:
         masks = [np.isin(v, object_ids) for v in values]
         if not any(m.any() for m in masks):

@@ -43,8 +43,8 @@ def import_tracks(
     """Reads tracks in any format of ``flow.track_files``: our own, TAPIR's pairs, CoTracker's, MoSca's.
 
     Args:
-        frames: names of the T frames in the order of time; ``importing.frames`` says how those of the tracks are told
-            to them. TAPIR's pairs have names, the other formats do not.
+        frames: names of the T frames in the order of time; ``importing.frames`` says how those of the tracks are
+            matched to them. TAPIR's pairs have names, the other formats do not.
         size: (height, width) of the frames.
         source_size: (height, width) of the images that the tracker was given, if they were not of ``size``.
         max_tracks: more tracks than these are thinned out at random; None keeps all.

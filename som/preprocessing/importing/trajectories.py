@@ -18,10 +18,10 @@ MONST3R_FILES = ("pred_traj.txt", "pred_intrinsics.txt")
 def read_tum_cameras(path: Path, request: CameraRequest) -> ForeignCameras:
     """Lines ``timestamp x y z qx qy qz qw``, camera to world in OpenCV axes; a focal length has to be given.
 
-    Lines are told to frames by their number or by timestamps that are frame numbers, see ``match_stamps``.
+    Lines are matched to frames by their number or by timestamps that are frame numbers, see ``match_stamps``.
 
     Raises:
-        UserError: the file is broken or its lines cannot be told to frames.
+        UserError: the file is broken or its lines cannot be matched to frames.
     """
     rows = _rows(path, 8, "a TUM trajectory (timestamp x y z qx qy qz qw)")
     rows = rows[np.argsort(rows[:, 0], kind="stable")]

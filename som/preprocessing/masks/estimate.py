@@ -285,8 +285,8 @@ def _warnings(findings: dict) -> list[str]:
         )
     elif moving > MAX_MOVING_SHARE:
         found.append(
-            f"{moving:.0%} of the picture seems to move by itself, more than a static background can be told from; "
-            "check the masks and give better ones with `masks.given`."
+            f"{moving:.0%} of the picture seems to move by itself, more than a static background can be separated "
+            "from; check the masks and give better ones with `masks.given`."
         )
     if findings["area_change"].get("median", 0) > MAX_AREA_CHANGE:
         found.append(

@@ -28,7 +28,7 @@ class MaskOptions:
     """Where depth is given, a static point's depth may differ from it by this share."""
     keep_vote: float = 0.6
     """A pixel moves where at least this share of the earlier, or of the later, frames that flow links it to say so,
-    whatever its own frame says: things that stop for a while stay foreground."""
+    whatever its own frame says: objects that stop for a while stay foreground."""
     drop_vote: float = 0.1
     """A pixel does not move where at most this share of all those frames says so."""
     open_px: int = 3
@@ -49,8 +49,8 @@ class MaskOptions:
     """Within the mask's dilation by this diameter colours also decide about pixels whose motion is doubtful: unknown,
     or with a residual of at least half the threshold."""
     grow_px: int = 3
-    """Diameter by which the final mask is dilated. Masks are generous on purpose: a missed part of a moving thing stays
-    in the background as a ghost, a bit of background in the foreground does no harm."""
+    """Diameter by which the final mask is dilated. Masks are generous on purpose: a missed part of a moving object
+    stays in the background as a ghost, a bit of background in the foreground does no harm."""
 
     def __post_init__(self):
         for name in ("homography_strides", "multi_view_strides"):

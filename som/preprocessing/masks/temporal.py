@@ -48,7 +48,7 @@ def vote(checked: CheckedFlow, masks: np.ndarray, keep: float, drop: float, tick
 
     First, pixels go of which at most a share of ``drop`` of the frames says that they move. Then two sweeps, forward
     and backward in time, add those of which at least a share of ``keep`` of the frames already swept says so. What a
-    sweep has added votes in the next frame, so that a thing stays foreground however long it stops, as long as flow
+    sweep has added votes in the next frame, so that an object stays foreground however long it stops, as long as flow
     can follow it. Fewer than two frames have no vote.
     """
     T, strides = len(masks), sorted({abs(b - a) for a, b in checked.consistent})

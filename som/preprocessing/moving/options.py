@@ -54,8 +54,8 @@ class ShapeOptions:
     """Observations that a further track needs to be assigned to an object; three views fit many a depth."""
     min_inlier_share: float = 0.7
     """Share of a further track's observations that must be inliers."""
-    initial_relief: float = 1.0
-    """Relief to start from: how much nearer the middle of an object is than its outline, in standard deviations of the
+    initial_bulge: float = 1.0
+    """Shape to start from: how much nearer the middle of an object is than its outline, in standard deviations of the
     positions of its points."""
     max_cost_ratio: float = 2.0
     """Costs within this factor of each other cannot distinguish an object from its Necker reversal."""

@@ -89,7 +89,7 @@ def divide(
         for found, part in _divided(regions[t] == number, xy[known, t], object_of_track[known], options):
             labels[t][part] = len(frames)
             frames.append(t)
-            # no track tells what it is: a number that nothing else has
+            # no track says what it is: a number that nothing else has
             objects.append(found if found >= 0 else free + number)
     object_id = np.array(objects, np.int64)
     of_track = _at(labels, xy, visible)

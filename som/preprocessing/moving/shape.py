@@ -212,7 +212,7 @@ def _motion(problem: _Problem, options: ShapeOptions) -> Float[np.ndarray, "c 4 
         return None
     begins = seen.frame == seen.query_frame[seen.point]
     nearness = np.ones(seen.num_points)
-    nearness[seen.point[begins]] += options.initial_relief * _extent(keys) * (2 * keys.inside[begins] - 1)
+    nearness[seen.point[begins]] += options.initial_bulge * _extent(keys) * (2 * keys.inside[begins] - 1)
     scene = build_scene(seen, count, center, keys.focal, scale=options.loss_scales[0], nearness=nearness)
     solved = refine_scene(scene, seen, center, scales=options.loss_scales, prior=None)
     turned = refine_scene(necker_reversal(solved.scene), seen, center, scales=options.loss_scales, prior=None)

@@ -20,7 +20,7 @@ class Comparisons:
     a: Int[np.ndarray, "e"]
     b: Int[np.ndarray, "e"]
     change: Float[np.ndarray, "e"]
-    """Log depth of b less that of a, as their sizes tell."""
+    """Log depth of b less that of a, by their sizes."""
     sigma: Float[np.ndarray, "e"]
     """Standard deviation of ``change``."""
 

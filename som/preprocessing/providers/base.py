@@ -216,7 +216,7 @@ class MaskProvider(Provider[MaskSettings, MaskResult], Protocol):
     """Makes the masks of what moves by itself."""
 
     uses_cameras: bool = True
-    """Whether it looks at ``clip.cameras``. It is then asked twice: the masks by the first cameras keep moving things
+    """Whether it looks at ``clip.cameras``. It is then asked twice: the masks by the first cameras keep moving objects
     out of the cameras, by which the final masks are made."""
 
 

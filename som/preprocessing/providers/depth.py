@@ -80,7 +80,7 @@ class AutomaticDepth(EstimatedDepth):
             guess = _guessed(clip, frames)
             guess.warnings.insert(
                 0,
-                f"depth cannot be measured ({reason}); a guess is used, level ground and a wall with moving things "
+                f"depth cannot be measured ({reason}); a guess is used, level ground and a wall with moving objects "
                 "standing on it. Views from where the camera was are right, views from elsewhere are not; depth of "
                 "another program (`depth.given`) would help.",
             )

@@ -55,7 +55,8 @@ def flow_section(folder: Folder) -> Section | None:
     pictures.append(Picture(_flow_legend(), "colours of directions; white: still"))
     text = (
         "Colour is the direction of motion, strength its length. Grey pixels are not consistent there and back: hidden "
-        "in the other frame, or wrong. Much grey away from the edges of moving things means that the flow failed there."
+        "in the other frame, or wrong. Much grey away from the edges of moving objects means that the flow failed "
+        "there."
     )
     return Section("Optical flow", text, pictures)
 
@@ -71,7 +72,7 @@ def mask_section(folder: Folder) -> Section | None:
         share = f"frame {shot.time:g}, {mask.mean():.1%} moving"
         pictures.append(Picture(outline_mask(resize_image(image, size), resize_map(mask, size)), share))
     text = (
-        "What moves keeps its colours, the rest is grey. A part of a moving thing that is grey will stay behind as a "
+        "What moves keeps its colours, the rest is grey. A part of a moving object that is grey will stay behind as a "
         "ghost in the background; background in colour only costs quality there."
     )
     return Section("Masks of what moves", text, pictures) if pictures else None
@@ -111,7 +112,7 @@ def camera_section(folder: Folder) -> Section | None:
     w2c = np.stack([shot.w2c for shot in shots])
     centers = np.linalg.inv(w2c)[:, :3, 3]
     if len(shots) > 1 and np.ptp(centers, axis=0).max() < 1e-9 and np.ptp(w2c[:, :3, :3], axis=0).max() < 1e-6:
-        text = "The camera stands still: all frames have the same pose, and only moving things show their shape."
+        text = "The camera stands still: all frames have the same pose, and only moving objects show their shape."
         return Section("Cameras", text, [])
     points, colors, origin = scene_points(folder, shots)
     tangent = float(shots[0].K[0, 2] / shots[0].K[0, 0])
@@ -177,8 +178,8 @@ def depth_section(folder: Folder) -> Section | None:
             picture = cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_VIRIDIS), cv2.COLOR_BGR2RGB)
             pictures.append(Picture(picture, f"frame {shot.time:g}, confidence {confidence.mean():.2f} in the mean"))
     text = (
-        f"Depth of kind {kind}: red is near, blue far, black unknown. Edges should lie on the edges of things, and the "
-        "same wall should keep its colour from frame to frame. In the maps of confidence yellow is sure."
+        f"Depth of kind {kind}: red is near, blue far, black unknown. Edges should lie on the edges of objects, and "
+        "the same wall should keep its colour from frame to frame. In the maps of confidence yellow is sure."
     )
     return Section("Depth", text, pictures)
 

@@ -1,7 +1,7 @@
-"""First masks to motion/, by first cameras: they keep moving things out of the cameras.
+"""First masks to motion/, by first cameras: they keep moving objects out of the cameras.
 
-A large moving thing can be mistaken for near ground by a camera that hardly travels; what moves can only be told apart
-with the help of cameras. So both are found twice.
+A large moving object can be mistaken for near ground by a camera that hardly travels; what moves can only be
+distinguished with the help of cameras. So both are found twice.
 """
 
 from __future__ import annotations

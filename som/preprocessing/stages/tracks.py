@@ -21,7 +21,7 @@ MIN_MEAN_TRACK_FRAMES = 4
 
 
 class Tracks(ProvidedStage[TrackProvider]):
-    """Long point tracks, most of them on moving things."""
+    """Long point tracks, most of them on moving objects."""
 
     name = "tracks"
     needs = ("flow", "masks")
@@ -66,6 +66,6 @@ def _judge(tracks: PointTracks, work: Workspace, outcome: Outcome) -> None:
     outcome.findings |= {"moving_tracks": int(on_moving.sum()), "mean_visible_frames_moving": round(length, 1)}
     if bool(moving.any()) and length < MIN_MEAN_TRACK_FRAMES:
         outcome.warnings.append(
-            f"points on moving things are followed over {length:.1f} frames on average, too few to learn their "
+            f"points on moving objects are followed over {length:.1f} frames on average, too few to learn their "
             "motion well; more frames per second, or tracks of a learned tracker (`tracks.given`), would help."
         )

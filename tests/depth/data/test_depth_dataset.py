@@ -147,7 +147,7 @@ def test_annotations_are_augmented_with_the_picture(make):
         (lambda make: DepthDataset(video(make, 2)), "give longer videos"),
         (lambda make: DepthDataset([video(make), video(make, size=(20, 40))]), "need one image size"),
         (lambda make: DepthDataset([video(make), video(make, posed=False)]), "walk has poses but walk has none"),
-        (lambda make: DepthDataset([video(make, masked=False), video(make)]), "has masks of moving things"),
+        (lambda make: DepthDataset([video(make, masked=False), video(make)]), "has masks of moving objects"),
         (lambda make: DepthDataset(video(make), targets=[(0, 0)]), "frame 00000 is a target but has no source"),
         (lambda make: DepthDataset(video(make), lambda s, t: [t]), "source frames must be others"),
         (lambda make: DepthDataset(video(make), lambda s, t: [9]), "source frames must be others"),

@@ -1,4 +1,4 @@
-"""The guess for clips without parallax: level ground, a wall around the camera, things that stand on the ground."""
+"""The guess for clips without parallax: level ground, a wall around the camera, objects that stand on the ground."""
 
 import math
 

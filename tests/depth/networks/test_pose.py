@@ -15,7 +15,7 @@ NUMBERS = torch.tensor([10.0, -20.0, 30.0, 4.0, 5.0, -6.0])
 
 
 class MeanNet(PairPoseNet):
-    """Predicts numbers that tell the two images apart: the mean of the first times 100, and that of the second."""
+    """Predicts numbers that distinguish the two images: the mean of the first times 100, and that of the second."""
 
     def __init__(self, style):
         super().__init__()

@@ -1,4 +1,4 @@
-"""The whole sweep: accuracy, moving things, refusals, bad input."""
+"""The whole sweep: accuracy, moving objects, refusals, bad input."""
 
 import math
 from dataclasses import replace

@@ -43,8 +43,8 @@ def flows(clip):
     return found
 
 
-class Told(torch.nn.Module):
-    """Says the depth that it is told: of targets, then of sources."""
+class GivenDepth(torch.nn.Module):
+    """Predicts the depth that it is given: of targets, then of sources."""
 
     def __init__(self, depth):
         super().__init__()
@@ -61,7 +61,7 @@ def value_of(name, sequence, clip, make_config, factor=1.0, labels=None, augment
     dataset = make_dataset(config, [sequence], 10.0, labels)
     batch = collate([dataset[1], dataset[2]])
     truth = filled(clip)[batch["frames"]][:, :, None] * factor
-    net = Told(torch.cat([truth[:, 0], truth[:, 1:].flatten(0, 1)]))
+    net = GivenDepth(torch.cat([truth[:, 0], truth[:, 1:].flatten(0, 1)]))
     values = DepthObjective(config, net, None)(batch, HeightState())
     values["loss"].backward()
     assert set(values) == {name, "loss"} and values["loss"] == values[name]
@@ -98,7 +98,7 @@ def test_flow_there_and_back_agrees_for_true_depth_alone(clip, sequence, make_co
     truth = filled(clip)[batch["frames"][0]][:, None]
     wrong = truth.clone()
     wrong[1:] *= 1.5  # the sources' depth no longer fits the target's
-    bad = float(DepthObjective(config, Told(wrong), None)(batch, HeightState())["flow_consistency"].detach())
+    bad = float(DepthObjective(config, GivenDepth(wrong), None)(batch, HeightState())["flow_consistency"].detach())
     assert exact < 0.1 and bad > 1.5 * exact
 
 

@@ -48,7 +48,7 @@ def by_loops(features0, features1, centres, radius):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_lookup_is_the_papers_definition(kind, monkeypatch):
-    monkeypatch.setattr(correlation, "TILE", 4)
+    monkeypatch.setattr(correlation, "TILE_CELLS", 4)
     features0, features1, centres = random_problem(batch=2)
     found = KINDS[kind](features0, features1, radius=2).lookup(centres)
     assert found.shape == (2, NUM_LEVELS * 25, 9, 11)
@@ -90,7 +90,7 @@ def test_a_place_that_is_nan_spoils_only_its_own_cell(kind):
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 2e-5)])
 def test_both_kinds_agree_with_their_gradients(dtype, tolerance, monkeypatch):
-    monkeypatch.setattr(correlation, "TILE", 8)
+    monkeypatch.setattr(correlation, "TILE_CELLS", 8)
     results = []
     for kind in KINDS.values():
         inputs = [t.to(dtype).requires_grad_() for t in random_problem(2, 16, 37, 45, spread=8.0)]
@@ -105,7 +105,7 @@ def test_both_kinds_agree_with_their_gradients(dtype, tolerance, monkeypatch):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_gradients_against_finite_differences(kind, monkeypatch):
-    monkeypatch.setattr(correlation, "TILE", 4)
+    monkeypatch.setattr(correlation, "TILE_CELLS", 4)
     features0, features1, centres = random_problem(channels=2, h=8, w=9)
     # Bilinear interpolation has kinks at whole coordinates: k + 1/3 divided by 1, 2, 4 or 8 is far from them all.
     centres = centres.floor() + 1 / 3

@@ -275,7 +275,7 @@ def test_failing_global_mapping_gives_its_reason(moving_flow, monkeypatch):
         (dict(), []),
         (dict(focal_spread=0.4), ["40%"]),
         (dict(focal_spread=0.4, focal_known=True), []),
-        (dict(focal_cost_rise=0.001), ["hardly tells the focal length"]),
+        (dict(focal_cost_rise=0.001), ["hardly determines the focal length"]),
         (dict(focal_px=30.0), ["few cameras have"]),
         (dict(median_reprojection_px=9.0), ["fit the cameras"]),
         (dict(inlier_share=0.3), ["30%"]),

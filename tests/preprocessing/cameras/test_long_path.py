@@ -89,7 +89,7 @@ def test_work_grows_with_the_frames_and_not_with_their_square(monkeypatch):
         build_scene(seen, num_frames, CENTER, FOCAL, scale=1.0)
         return sum(done) / len(seen.xy)
 
-    # A sighting is in 20 / 5 windows and in the full adjustments of 1, 1 / 1.5, 1 / 1.5², … of the frames.
+    # An observation is in 20 / 5 windows and in the full adjustments of 1, 1 / 1.5, 1 / 1.5², … of the frames.
     short, long = sightings_adjusted(80), sightings_adjusted(320)
     assert short < 4 + 3 and long < 4 + 3
 

@@ -120,7 +120,7 @@ def unseen_late(wall):
     ("change", "words"),
     [
         (lambda w: replace(w, train=replace(w.train, foreground=w.train.foreground | True)), "100% of the pixels"),
-        (few_tracks, "tracks start on moving things"),
+        (few_tracks, "tracks start on moving objects"),
         (short_tracks, "frames only on average"),
         (unseen_late, "at times 8, 9"),
     ],

@@ -69,7 +69,7 @@ CASES = [
     (FROM_0, numbered("{:05d}.png", 1, 6), False, [0, 1, 2, 3, 4, 5], "order"),
     (FROM_1, numbered("{:05d}.png", 1, 6), True, [0, 1, 2, 3, 4, 5], "original name"),
     (FROM_1, numbered("{:05d}.png", 0, 5), True, [0, 1, 2, 3, 4, 5], "name"),
-    # the same numbers for other pictures: all of one naming, or the ending, tells them apart
+    # the same numbers for other pictures: all of one naming, or the ending, distinguishes them
     (EVEN, numbered("{:05d}.png", 0, 5), False, [0, 2, 4], "original name"),
     (EVEN, numbered("{:05d}.png", 0, 5), True, [0, 2, 4], "original name"),
     (EVEN, numbered("{:05d}.png", 0, 2), True, [0, 1, 2], "name"),

@@ -49,7 +49,7 @@ def test_tracks_that_begin_where_two_objects_touch_find_theirs():
     visible[late, :TOUCHING] = False
     segments, shapes = find_objects(moving, xy, visible, KS)
     assert len(shapes) == 2
-    told = late & (visible.sum(1) >= 5)
+    long = late & (visible.sum(1) >= 5)
     owner = segments.object_of_track
     majority = [
         np.bincount(owner[half & ~late & visible.any(1)]).argmax()
@@ -57,7 +57,7 @@ def test_tracks_that_begin_where_two_objects_touch_find_theirs():
     ]
     assert majority[0] != majority[1]
     right = np.where(np.arange(len(xy)) < first, *majority) == owner
-    assert right[told].mean() > 0.9
+    assert right[long].mean() > 0.9
     last = segments.labels[-1]
     assert len(np.unique(last[last >= 0])) == 2
 

@@ -24,8 +24,8 @@ def test_a_turning_box_is_found_up_to_one_factor():
     assert shape is not None and len(shape.track) > 0.7 * film.visible.sum()
     error = shape.log_z - np.log(film.z[shape.track, shape.frame])
     error -= np.median(error)
-    relief = np.log(film.z[shape.track, shape.frame]).std()
-    assert np.median(np.abs(error)) < 0.1 * relief
+    variation = np.log(film.z[shape.track, shape.frame]).std()
+    assert np.median(np.abs(error)) < 0.1 * variation
     # over the whole clip, too
     by_frame = [np.median(error[shape.frame == t]) for t in range(T)]
     assert np.abs(by_frame).max() < 0.02
