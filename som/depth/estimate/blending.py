@@ -7,18 +7,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-CORRECTION_REACH_SHARE = 0.02
-"""How far, as a share of the longer image side, a known pixel corrects the network's depth around it."""
-HALF_WEIGHT_CONFIDENCE = 0.1
-"""Confidence of the teacher at which it and the network count about alike."""
-HALF_CORRECTION_ERROR = 0.04
-"""Relative difference of network and teacher at which the network is corrected by half."""
-HALF_CONFIDENCE_DIFFERENCE = 0.05
-"""Relative difference of network and teacher at which the network's confidence has halved."""
-MAX_FILLED_CONFIDENCE = 0.5
-"""Largest confidence of a pixel that the teacher does not know, next to pixels where both agree."""
-MOVING_CONFIDENCE = 0.05
-"""Confidence of moving pixels: no view confirms them, and no supervision was there."""
+from som.depth.training.config import BlendOptions
+
+DEFAULT = BlendOptions()
 
 
 def blend(
@@ -26,15 +17,16 @@ def blend(
     confidence: Float[Tensor, "t h w"],
     network: Float[Tensor, "t h w"],
     moving: Bool[Tensor, "t h w"] | None = None,
+    options: BlendOptions = DEFAULT,
 ) -> tuple[Float[Tensor, "t h w"], Float[Tensor, "t h w"]]:
     """The teacher's depth where it is confident; elsewhere the network's, drawn to the teacher's near known pixels.
 
     In log depth. With r the log ratio of teacher and network where the teacher is known, s its mean around every pixel
-    (a normalised convolution with a Gaussian of ``CORRECTION_REACH_SHARE``, weighted by confidence c, that fades to the
-    frame's median), and e the mean of |r - s| there, the correction of the network is::
+    (a normalised convolution with a Gaussian of ``reach``, weighted by confidence c, that fades to the frame's
+    median), and e the mean of |r - s| there, the correction of the network is::
 
-        g s                      where the teacher is unknown,   g = 1 / (1 + ((|s| + e) / HALF_CORRECTION_ERROR)^2)
-        g s + w (r - g s)        where it is known,              w = c / (c + HALF_WEIGHT_CONFIDENCE (1 - c))
+        g s                      where the teacher is unknown,   g = 1 / (1 + ((|s| + e) / half_correction_error)^2)
+        g s + w (r - g s)        where it is known,              w = c / (c + half_weight_confidence (1 - c))
 
     Where both disagree widely or in different directions, the network has seen the teacher's errors elsewhere, too, and
     is better left alone.
@@ -47,11 +39,11 @@ def blend(
 
     Returns:
         depth, known everywhere, and its confidence in [0, 1]: the teacher's where it is known; else
-        ``MAX_FILLED_CONFIDENCE`` times how near known pixels are, times how well both agree there; at most
-        ``MOVING_CONFIDENCE`` on moving pixels.
+        ``max_filled_confidence`` times how near known pixels are, times how well both agree there; at most
+        ``moving_confidence`` on moving pixels.
     """
     known = teacher > 0
-    sigma = CORRECTION_REACH_SHARE * max(teacher.shape[-2:])
+    sigma = options.reach * max(teacher.shape[-2:])
     ratio = torch.where(known, teacher.clamp(min=1e-9).log() - network.log(), 0.0)
     weight = confidence * known
     near = gaussian_blur(weight, sigma)
@@ -59,16 +51,16 @@ def blend(
     trace = 1e-3
     spread = (gaussian_blur(weight * ratio, sigma) + trace * _frame_medians(ratio, known)) / (near + trace)
     disagreement = gaussian_blur(weight * (ratio - spread).abs(), sigma) / (near + trace)
-    correction = spread / (1 + ((spread.abs() + disagreement) / HALF_CORRECTION_ERROR).square())
-    share = torch.where(
-        known, confidence / (confidence + HALF_WEIGHT_CONFIDENCE * (1 - confidence)).clamp(min=1e-9), 0.0
-    )
+    correction = spread / (1 + ((spread.abs() + disagreement) / options.half_correction_error).square())
+    both = confidence + options.half_weight_confidence * (1 - confidence)
+    share = torch.where(known, confidence / both.clamp(min=1e-9), 0.0)
     depth = network * (correction + share * (ratio - correction)).exp()
     support = near / (near + 0.1)
-    filled = MAX_FILLED_CONFIDENCE * support * HALF_CONFIDENCE_DIFFERENCE / (HALF_CONFIDENCE_DIFFERENCE + disagreement)
+    half = options.half_confidence_error
+    filled = options.max_filled_confidence * support * half / (half + disagreement)
     result = torch.where(known, confidence, filled)
     if moving is not None:
-        result = torch.where(moving, result.clamp(max=MOVING_CONFIDENCE), result)
+        result = torch.where(moving, result.clamp(max=options.moving_confidence), result)
     return depth, result.clamp(0, 1)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from som.cameras.geometry import pixel_centers, unproject
 from som.depth.errors import DepthError
-from som.depth.estimate.blending import MOVING_CONFIDENCE, gaussian_blur
+from som.depth.estimate.blending import gaussian_blur
 from som.depth.estimate.moving import stand_on_ground
 from som.depth.estimate.prior import Clip, DepthPrior, check_clip
 
@@ -34,6 +34,8 @@ MAX_LOG_DEVIATION = 1.0
 """Largest deviation in log depth that is believed of a point."""
 STATIC_CONFIDENCE = 0.1
 """Of the ground and the wall: nothing was measured."""
+MOVING_CONFIDENCE = 0.05
+"""Of moving pixels that stand on nothing."""
 OBJECT_CONFIDENCE = 0.2
 """Of moving objects at the depth of their foot: their order in depth is likely right, their distance is not known."""
 

@@ -15,7 +15,7 @@ from som.data.memory import memory_sequence
 from som.data.sequence import DepthSequence
 from som.depth.errors import DepthError
 from som.depth.estimate.anchors import add_anchors, resize_maps
-from som.depth.estimate.blending import MOVING_CONFIDENCE, blend
+from som.depth.estimate.blending import blend
 from som.depth.estimate.clock import Clock
 from som.depth.estimate.layout import fit_layout
 from som.depth.estimate.moving import below_feet, stand_on_ground
@@ -184,11 +184,11 @@ class _Run:
         """Sweep and network in one map, with moving objects on the ground."""
         size = (teacher.shape[1], teacher.shape[2])
         moving = None if self.clip.moving is None else nearest_maps(self.clip.moving, size)
-        depth, confidence = blend(teacher, confidence, network, moving)
+        depth, confidence = blend(teacher, confidence, network, moving, self.config.blend)
         if moving is not None and self.config.moving == "stand":
             depth, standing = stand_on_ground(depth, moving)
             # what stands is known as well as the ground below it, and no better
-            ground = below_feet(confidence, moving).clamp(MOVING_CONFIDENCE, MAX_OBJECT_CONFIDENCE)
+            ground = below_feet(confidence, moving).clamp(self.config.blend.moving_confidence, MAX_OBJECT_CONFIDENCE)
             confidence = torch.where(standing, ground, confidence)
         self._check(depth, None)
         return self._prior(depth, confidence, "scene", {"method": "plane sweep and network", **log})

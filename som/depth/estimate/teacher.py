@@ -18,7 +18,7 @@ from som.depth.estimate.clock import Clock
 from som.depth.estimate.prior import Clip
 from som.depth.estimate.student import Progress
 from som.depth.sweep import SweepConfig, SweepResult, plane_sweep, refine_poses
-from som.depth.sweep.pose_refinement import MIN_FRAME_POINTS
+from som.depth.sweep.pose_refinement import RefinementConfig
 from som.depth.training.config import DepthConfig, SweepOptions
 from som.files import resize_map
 
@@ -26,12 +26,6 @@ MAX_SWEEP_BUDGET_SHARE = 0.6
 """Share of a time budget that the sweep may take."""
 MIN_SIDE_PX = 64
 """A sweep that is too slow is not reduced below this many pixels."""
-MIN_CONFIDENCE_GAIN = 1.05
-"""Factor by which the mean confidence of the sweep has to grow for refined poses to be taken."""
-MIN_GAIN_TO_REPEAT = 1.2
-"""Gain of a round from which on another one is tried."""
-MAX_ROUNDS = 4
-"""Rounds at most."""
 REFINEMENT_TIME_RATIO = 1.6
 """Refining poses and sweeping again takes about this many times as long as one sweep."""
 
@@ -81,20 +75,21 @@ def sweep_teacher(clip: Clip, config: DepthConfig, device: torch.device, clock: 
                 ) from None
     if not config.refine_poses:
         return _teacher(first, w2c, {})
-    return _refined(sweep, w2c, first, clock.elapsed() - began)
+    return _refined(sweep, w2c, first, clock.elapsed() - began, config)
 
 
-def _refined(sweep: _Sweep, w2c: Tensor, first: SweepResult, took: float) -> Teacher:
+def _refined(sweep: _Sweep, w2c: Tensor, first: SweepResult, took: float, config: DepthConfig) -> Teacher:
     """The sweep under poses that are refined as long as each round confirms more, and the budget allows.
 
     Args:
         w2c: poses of the first sweep.
         took: seconds that it took.
+        config: how many rounds, and what is a gain.
     """
     best, gains = first, list[float]()
-    while len(gains) < MAX_ROUNDS and (not gains or gains[-1] >= MIN_GAIN_TO_REPEAT):
+    while len(gains) < config.max_refinements and (not gains or gains[-1] >= config.min_gain_to_repeat):
         left = sweep.clock.left()
-        if int((best.depth > 0).flatten(1).sum(1).max()) < MIN_FRAME_POINTS:
+        if int((best.depth > 0).flatten(1).sum(1).max()) < RefinementConfig().min_points:
             break
         if left is not None and REFINEMENT_TIME_RATIO * took > MAX_SWEEP_BUDGET_SHARE * left:
             break
@@ -103,7 +98,7 @@ def _refined(sweep: _Sweep, w2c: Tensor, first: SweepResult, took: float) -> Tea
         sweep.progress("refinement of poses", 1.0)
         again = sweep(refined, "sweep with refined poses", limited=False)
         gain = float(again.confidence.mean() / best.confidence.mean().clamp(min=1e-9))
-        if gain < MIN_CONFIDENCE_GAIN:
+        if gain < config.min_refinement_gain:
             break
         best, w2c = again, refined
         gains.append(gain)

@@ -28,8 +28,12 @@ class SweepConfig:
     num_sources: int = 8
     """Views that each target is compared with, when chosen by parallax."""
     angles: tuple[float, ...] = (1.0, 2.0, 3.0, 4.0)
-    """Wanted parallax of the sources in degrees, at the geometric mean of near and far (at most 20 times near). For
-    each angle an earlier and a later view."""
+    """Wanted parallax of the sources in degrees, at the geometric mean of near and far (of at most
+    ``max_source_depth_ratio`` times near). For each angle an earlier and a later view."""
+    max_source_depth_ratio: float = 20.0
+    """What is farther than this many times the nearest depth does not count for the choice of sources."""
+    min_parallax: float = 1.0
+    """Pixels of parallax at the nearest plane, of the widest pair of views, below which there is nothing to measure."""
     min_overlap: float = 0.5
     """Share of the target, at that depth, that a source must see."""
     offsets: tuple[int, ...] | None = None
@@ -41,6 +45,9 @@ class SweepConfig:
     more than a right one."""
     large_step: float = 1.0
     """Semi-global regularisation: penalty of a larger step where the image is flat. 0 turns the regularisation off."""
+    edge_difference: float = 0.1
+    """Semi-global regularisation: difference of neighbouring grey values, in [0, 1], that lowers the penalty of a
+    larger step to 1/e."""
     refine_planes: int = 5
     """Planes of a second, unregularised sweep within one step of the first result; 0 leaves it out."""
     max_depth_error: float = 0.05
@@ -73,6 +80,9 @@ class SweepConfig:
             ("num_sources", self.num_sources >= 1, "at least 1"),
             ("min_overlap", 0 < self.min_overlap <= 1, "in (0, 1]"),
             ("keep_views", 0 < self.keep_views <= 1, "in (0, 1]"),
+            ("max_source_depth_ratio", self.max_source_depth_ratio >= 1, "at least 1"),
+            ("min_parallax", self.min_parallax > 0, "above 0"),
+            ("edge_difference", self.edge_difference > 0, "above 0"),
             ("small_step", self.small_step >= 0, "at least 0"),
             ("large_step", self.large_step == 0 or self.large_step >= self.small_step, "0, or at least small_step"),
             ("refine_planes", self.refine_planes == 0 or self.refine_planes >= 3, "0, or at least 3"),

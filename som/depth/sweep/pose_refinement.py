@@ -21,11 +21,6 @@ from som.cameras.rotations import cross_matrix
 from som.depth.errors import DepthError
 from som.depth.fusion.checks import check_cameras, check_maps
 
-CHARBONNIER_GREY = 0.01
-"""Grey-value difference, in [0, 1], at which the penalty turns from quadratic to linear."""
-MIN_FRAME_POINTS = 100
-"""A frame with fewer points of known depth moves no pose."""
-
 
 @dataclass(frozen=True)
 class RefinementConfig:
@@ -41,12 +36,18 @@ class RefinementConfig:
     """Points per pair of frames, at most; evenly spread over those with depth."""
     total_points: int = 600_000
     """Points of all pairs together, at most."""
+    min_points: int = 100
+    """Points of known depth that a frame needs to be compared with others."""
+    loss_scale: float = 0.01
+    """Difference of grey values, in [0, 1], at which the penalty turns from quadratic to linear."""
 
     def __post_init__(self) -> None:
         if not self.blurs or len(self.blurs) != len(self.steps) or min((*self.blurs, *self.steps)) <= 0:
             raise DepthError("refinement of poses needs as many steps as blurs, at least one of each, all above 0.")
-        if min(self.iterations, self.points, self.total_points) < 1:
+        if min(self.iterations, self.points, self.total_points, self.min_points) < 1:
             raise DepthError("refinement of poses needs at least one iteration and one point.")
+        if self.loss_scale <= 0:
+            raise DepthError(f"the loss scale of the refinement of poses must be above 0, got {self.loss_scale}.")
 
 
 @torch.no_grad()
@@ -61,7 +62,7 @@ def refine_poses(
 ) -> Float[Tensor, "t 4 4"]:
     """Poses under which the grey values of points seen in several frames differ least.
 
-    Minimises the mean of ``sqrt(r^2 + CHARBONNIER_GREY^2)`` over pairs of frames and points, with r the difference of
+    Minimises the mean of ``sqrt(r^2 + loss_scale^2)`` over pairs of frames and points, with r the difference of
     grey values less its mean over the pair (exposure), by Adam over one small rigid motion per frame. Depth stays as it
     is, which holds the scale. Deterministic.
 
@@ -88,7 +89,7 @@ def refine_poses(
         depth = depth.masked_fill(moving, 0.0)
     K, w2c = K.to(images.device), w2c.to(images.device)
     pairs = [
-        (t, j) for t, others in enumerate(sources) for j in others if int((depth[t] > 0).sum()) >= MIN_FRAME_POINTS
+        (t, j) for t, others in enumerate(sources) for j in others if int((depth[t] > 0).sum()) >= config.min_points
     ]
     if not pairs:
         raise DepthError("no frame has enough depth to refine poses by; check the sweep's result before refining.")
@@ -152,7 +153,7 @@ class _Problem:
         residual = sample_image(there, at)[..., 0] - here
         total = weight.sum(1, keepdim=True).clamp(min=1)
         residual = residual - (residual.detach() * weight).sum(1, keepdim=True) / total
-        return ((residual.square() + CHARBONNIER_GREY**2).sqrt() * weight).sum() / weight.sum().clamp(min=1)
+        return ((residual.square() + self.config.loss_scale**2).sqrt() * weight).sum() / weight.sum().clamp(min=1)
 
 
 def _rigid(vector: Float[Tensor, "t 6"]) -> Float[Tensor, "t 4 4"]:

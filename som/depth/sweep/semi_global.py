@@ -9,35 +9,35 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-EDGE_GREY_DIFFERENCE = 0.1
-"""Difference of neighbouring grey values, in [0, 1], that lowers the penalty of a depth step to 1/e."""
-
 
 def semi_global(
-    volume: Float[Tensor, "d h w"], grey: Float[Tensor, "h w"], small: float, large: float
+    volume: Float[Tensor, "d h w"], grey: Float[Tensor, "h w"], small: float, large: float, edge: float = 0.1
 ) -> Float[Tensor, "d h w"]:
     """Mean of the cheapest path costs from the left, right, top and bottom border to every pixel and plane.
 
     Along a path, ``L(p, d) = C(p, d) + min(L(q, d), L(q, d +- 1) + small, min_k L(q, k) + large') - min_k L(q, k)``
-    with q the pixel before p and ``large' = max(small, large exp(-|grey(p) - grey(q)| / EDGE_GREY_DIFFERENCE))``.
+    with q the pixel before p and ``large' = max(small, large exp(-|grey(p) - grey(q)| / edge))``.
 
     Args:
         volume: cost of each plane.
         grey: target image in [0, 1].
         small: penalty of a step by one plane, in units of cost.
         large: penalty of a larger step where the image is flat, at least ``small``.
+        edge: difference of neighbouring grey values that lowers this penalty to 1/e.
     """
     costs = volume.permute(1, 2, 0)  # rows, columns, planes
-    down = _paths(costs, grey, small, large)
-    across = _paths(costs.transpose(0, 1), grey.T, small, large)
+    down = _paths(costs, grey, small, large, edge)
+    across = _paths(costs.transpose(0, 1), grey.T, small, large, edge)
     return (down + across.transpose(0, 1)).permute(2, 0, 1) * 0.25
 
 
-def _paths(costs: Float[Tensor, "n m d"], grey: Float[Tensor, "n m"], small: float, large: float) -> Tensor:
+def _paths(
+    costs: Float[Tensor, "n m d"], grey: Float[Tensor, "n m"], small: float, large: float, edge: float
+) -> Tensor:
     """Sum of the path costs along the first axis in both directions, which are computed together."""
     both = torch.stack([costs, costs.flip(0)], dim=1)  # n, 2, m, d
     step = (grey[1:] - grey[:-1]).abs()
-    penalty = (large * torch.exp(-step / EDGE_GREY_DIFFERENCE)).clamp(min=small)
+    penalty = (large * torch.exp(-step / edge)).clamp(min=small)
     penalty = torch.stack([penalty, penalty.flip(0)], dim=1)[..., None]
     for i in range(1, len(both)):
         before = both[i - 1]

@@ -22,12 +22,6 @@ from som.depth.sweep.semi_global import semi_global
 from som.depth.sweep.volume import cost_volume, inverse_depth_planes
 from som.depth.views import overlap_and_parallax
 
-MIN_PARALLAX_PX = 1.0
-"""Pixels of parallax at the nearest plane, of the widest pair, below which there is nothing to measure."""
-
-MAX_SOURCE_DEPTH_RATIO = 20.0
-"""What is farther than this many times the nearest depth does not count for the choice of sources."""
-
 
 @torch.no_grad()
 def plane_sweep(
@@ -79,10 +73,10 @@ def _choose_sources(
 ) -> list[list[int]]:
     """Sources of every frame; refuses a camera that does not move."""
     T = len(K)
-    typical = math.sqrt(near * min(far, MAX_SOURCE_DEPTH_RATIO * near))
+    typical = math.sqrt(near * min(far, config.max_source_depth_ratio * near))
     share, angle = overlap_and_parallax(w2c, K, typical, size)
     parallax = float((angle.deg2rad() * K[:, 0, 0].cpu()[:, None]).max()) * typical / near
-    if parallax < MIN_PARALLAX_PX:
+    if parallax < config.min_parallax:
         raise NoParallaxError(
             f"the camera does not move enough to measure depth: at the nearest depth {near:g} the widest parallax is "
             f"{parallax:.2g} px (a camera that stands or only turns shows none)."
@@ -120,7 +114,7 @@ def _sweep_all(
             volume, seen = cost_volume(cost, features, K, w2c, t, others, planes, moving, config.keep_views)
             if config.large_step:
                 penalties = config.small_step * cost.smoothness, config.large_step * cost.smoothness
-                volume = semi_global(volume, grey[t], *penalties)
+                volume = semi_global(volume, grey[t], *penalties, config.edge_difference)
             best = best_plane(volume, planes)
             inverse = best.inverse_depth
             if config.refine_planes:

@@ -268,6 +268,24 @@ def student_training() -> DepthTrainingConfig:
     )
 
 
+@dataclass(frozen=True)
+class BlendOptions:
+    """How the teacher's depth, known on some pixels, is completed by the network's."""
+
+    reach: float = 0.02
+    """How far, as a share of the longer image side, a known pixel corrects the network's depth around it."""
+    half_weight_confidence: float = 0.1
+    """Confidence of the teacher at which it and the network count about alike."""
+    half_correction_error: float = 0.04
+    """Relative difference of network and teacher at which the network is corrected by half."""
+    half_confidence_error: float = 0.05
+    """Relative difference of network and teacher at which the network's confidence has halved."""
+    max_filled_confidence: float = 0.5
+    """Largest confidence of a pixel that the teacher does not know, next to pixels where both agree."""
+    moving_confidence: float = 0.05
+    """Largest confidence of moving pixels: no view confirms them, and no supervision was there."""
+
+
 @dataclass
 class DepthConfig:
     """How the depth of one clip is estimated."""
@@ -280,12 +298,20 @@ class DepthConfig:
     refine_poses: bool = False
     """Correct the poses by the depth that the sweep confirmed, sweep again, and take both where more is confirmed then.
     The depth fits the poses of the result, not those that were given: whoever asks for it has to use them."""
+    max_refinements: int = 4
+    """Rounds of refined poses and another sweep."""
+    min_refinement_gain: float = 1.05
+    """Factor by which a round must raise the mean confidence of the sweep for its poses to be taken."""
+    min_gain_to_repeat: float = 1.2
+    """Factor from which on another round is tried."""
     max_side: int = 256
     """Longer side in pixels of the images that the sweep works on and that the depth is put together at."""
     student: DepthTrainingConfig = field(default_factory=student_training)
     """The network that learns from the sweep; its width and height are set by ``student_side``."""
     student_side: int = 192
     """Longer side in pixels of the network's images."""
+    blend: BlendOptions = field(default_factory=BlendOptions)
+    """Sweep and network in one map."""
     self_supervised: DepthTrainingConfig = field(default_factory=DepthTrainingConfig)
     """Training without a teacher; its width and height are set by ``student_side``."""
     moving: Literal["stand", "network"] = "stand"

@@ -7,7 +7,7 @@ from som.cameras.geometry import axis_angle_to_se3
 from som.depth.errors import DepthError, NoParallaxError
 from som.depth.estimate import DepthConfig, estimate_depth
 from som.depth.estimate.anchors import resize_maps
-from som.depth.estimate.blending import MAX_FILLED_CONFIDENCE, MOVING_CONFIDENCE, blend, gaussian_blur
+from som.depth.estimate.blending import DEFAULT, blend, gaussian_blur
 from som.depth.estimate.moving import below_feet, stand_on_ground
 from som.depth.estimate.scale import distance_scale
 from som.depth.estimate.student import network_size
@@ -41,7 +41,7 @@ def test_the_teacher_stays_and_corrects_what_is_near():
     filled = confidence[0, 16, 32:]
     assert (
         (filled.diff() <= 0).all()
-        and 0.6 * MAX_FILLED_CONFIDENCE < filled[0] <= MAX_FILLED_CONFIDENCE
+        and 0.6 * DEFAULT.max_filled_confidence < filled[0] <= DEFAULT.max_filled_confidence
         and filled[-1] < 0.01
     )
 
@@ -73,7 +73,7 @@ def test_moving_pixels_are_never_trusted():
     moving = torch.zeros(1, 8, 8, dtype=torch.bool)
     moving[:, 2:4] = True
     _, confidence = blend(teacher, torch.ones_like(teacher), teacher, moving)
-    assert (confidence[moving] == MOVING_CONFIDENCE).all() and (confidence[~moving] == 1).all()
+    assert (confidence[moving] == DEFAULT.moving_confidence).all() and (confidence[~moving] == 1).all()
 
 
 def test_moving_things_stand_on_what_lies_below_them():

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from som.depth.sweep.curve import best_plane
-from som.depth.sweep.semi_global import EDGE_GREY_DIFFERENCE, semi_global
+from som.depth.sweep.semi_global import semi_global
 
 
 def paths_by_hand(volume, grey, small, large):
@@ -21,7 +21,7 @@ def paths_by_hand(volume, grey, small, large):
                     path[:, y, x] = volume[:, y, x]
                     continue
                 before = path[:, py, px]
-                far = max(small, large * np.exp(-abs(grey[y, x] - grey[py, px]) / EDGE_GREY_DIFFERENCE))
+                far = max(small, large * np.exp(-abs(grey[y, x] - grey[py, px]) / 0.1))
                 for d in range(D):
                     options = [before[d], before.min() + far]
                     options += [before[k] + small for k in (d - 1, d + 1) if 0 <= k < D]
