@@ -27,7 +27,7 @@ def write_array(path: str | Path, array: np.ndarray) -> None:
 def write_npz(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Writes a compressed .npz file, see ``atomic_path``; its name is kept as it is."""
     with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, **arrays)
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # no array is named allow_pickle
 
 
 def read_npz(path: str | Path) -> dict[str, np.ndarray]:

@@ -115,8 +115,8 @@ def read_mask(path: str | Path, threshold: int = MASK_THRESHOLD, what: str = "th
             raise UserError(
                 f"{path}: {what} holds values up to {largest}, true is above {threshold}; write 0 and 255, or 0 and 1."
             )
-        return (pixels > threshold).any(-1)
-    return (pixels > 0).any(-1)
+        return np.any(pixels > threshold, axis=-1)
+    return np.any(pixels > 0, axis=-1)
 
 
 def read_map(

@@ -27,7 +27,7 @@ from som.cameras.geometry import (
 from som.cameras.undistortion import Kind, Undistorted, Undistortion, undistortion
 from som.errors import UserError
 
-_COLMAP = {
+_COLMAP: dict[str, tuple[CameraModel, int]] = {
     "SIMPLE_PINHOLE": ("pinhole", 1),
     "PINHOLE": ("pinhole", 2),
     "SIMPLE_RADIAL": ("opencv", 1),
@@ -85,8 +85,7 @@ class Camera:
             raise UserError('A pinhole camera has no distortion; name its model, as in "opencv", or leave it away.')
         tensors = {"K": (self.K, 2), "w2c": (self.w2c, 2)}
         if self.model != "pinhole":
-            self._check_distortion()
-            tensors["distortion"] = (self.distortion, 1)
+            tensors["distortion"] = (self._checked_distortion(), 1)
         if len({(t.dtype, t.device) for t, _ in tensors.values()}) > 1:
             found = ", ".join(f"{name} {t.dtype} on {t.device}" for name, (t, _) in tensors.items())
             raise UserError(f"A camera's tensors must have one type and device; got {found}.")
@@ -99,11 +98,12 @@ class Camera:
             if t.shape[: t.ndim - own] != batch:
                 object.__setattr__(self, name, t.expand(batch + t.shape[t.ndim - own :]))
 
-    def _check_distortion(self) -> None:
+    def _checked_distortion(self) -> Tensor:
         counts, value = COEFFICIENTS[self.model], self.distortion
         if not isinstance(value, Tensor) or value.ndim == 0 or value.shape[-1] not in counts:
             wanted = " or ".join(map(str, counts))
             raise UserError(f"The {self.model} model needs (...,{wanted}) distortion coefficients; got {_say(value)}.")
+        return value
 
     # -- making cameras ---------------------------------------------------------------------------------------------
 
@@ -122,8 +122,8 @@ class Camera:
         K: ArrayLike, w2c: ArrayLike, width: int, height: int, dtype: torch.dtype = torch.float32
     ) -> Camera:
         """A pinhole from (*b,3,3) and (*b,4,4) numbers of any kind: arrays, lists of arrays."""
-        matrices = (torch.from_numpy(np.asarray(values, np.float64)).to(dtype) for values in (K, w2c))
-        return Camera(*matrices, width, height)
+        intrinsics, poses = (torch.from_numpy(np.asarray(values, np.float64)).to(dtype) for values in (K, w2c))
+        return Camera(intrinsics, poses, width, height)
 
     @staticmethod
     def from_colmap(
@@ -162,7 +162,8 @@ class Camera:
         if len(kinds) != 1:
             found = ", ".join(f"{model} {width}x{height}" for width, height, model, *_ in kinds) or "no camera"
             raise UserError(f"Only cameras of one picture size and model can be put together; got {found}.")
-        distortion = None if batches[0].distortion is None else torch.cat([c.distortion for c in batches])
+        coefficients = [c.distortion for c in batches if c.distortion is not None]
+        distortion = torch.cat(coefficients) if coefficients else None
         K, w2c = torch.cat([c.K for c in batches]), torch.cat([c.w2c for c in batches])
         return replace(batches[0], K=K, w2c=w2c, distortion=distortion)
 
@@ -303,7 +304,7 @@ class Camera:
     @property
     def is_distorted(self) -> bool:
         """Whether it is anything but a pinhole; an ``opencv`` lens whose coefficients are all 0 is one."""
-        if self.model == "opencv":
+        if self.model == "opencv" and self.distortion is not None:
             return bool(self.distortion.any())
         return self.model != "pinhole"
 

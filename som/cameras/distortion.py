@@ -66,7 +66,8 @@ def distort(
         return uv * (1 + r2 * (k1 + r2 * (k2 + r2 * (k3 + r2 * k4))))[..., None]
     if model == "thin_prism_fisheye":
         k1, k2, p1, p2, k3, k4, s1, s3 = c
-        radial, s2, s4 = 1 + r2 * (k1 + r2 * (k2 + r2 * (k3 + r2 * k4))), 0.0, 0.0
+        radial = 1 + r2 * (k1 + r2 * (k2 + r2 * (k3 + r2 * k4)))
+        s2 = s4 = torch.zeros_like(s1)
     else:
         k1, k2, p1, p2, k3, k4, k5, k6, s1, s2, s3, s4 = c + [torch.zeros_like(c[0])] * (12 - len(c))
         radial = (1 + r2 * (k1 + r2 * (k2 + r2 * k3))) / (1 + r2 * (k4 + r2 * (k5 + r2 * k6)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import numpy as np
 import torch
@@ -67,7 +67,15 @@ class Problems:
         DatasetError: if any problem was recorded.
         """
         if self.found:
-            raise DatasetError(self.name, self.found)
+            self.give_up()
+
+    def give_up(self) -> NoReturn:
+        """For readers that cannot go on.
+
+        Raises:
+            DatasetError: with what was recorded.
+        """
+        raise DatasetError(self.name, self.found)
 
 
 def check_recording(recording: Recording, problems: Problems) -> None:

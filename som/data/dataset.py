@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
@@ -12,9 +12,8 @@ from torch import Tensor
 from flow.video_flow import VideoFlow
 from som.cameras import Camera
 from som.data.config import CustomData, DavisData, DemoData, IphoneData
+from som.data.recording import DepthKind, WorldScale
 from som.errors import UserError
-
-DepthKind = Literal["metric", "scale", "relative"]
 
 
 @dataclass
@@ -66,7 +65,7 @@ class Views:
     def select(self, indices: list[int]) -> Views:
         """The views at ``indices``, in that order."""
         index = torch.as_tensor(indices, dtype=torch.long)
-        picked = {
+        picked: dict[str, Any] = {
             name: value[index] for name, value in vars(self).items() if isinstance(value, Tensor | Camera)
         }
         return replace(self, names=[self.names[i] for i in indices], **picked)
@@ -118,7 +117,7 @@ class VideoDataset:
     fps: float = 24.0
     depth_kind: DepthKind = "metric"
     """metric: metres; scale: one unknown scale per sequence; relative: unknown scale and shift of disparity a frame."""
-    world_scale: Literal["metric", "arbitrary"] = "arbitrary"
+    world_scale: WorldScale = "arbitrary"
     """Whether world units are metres."""
     has_background: bool = True
     """False when everything moves (EndoNeRF): no static Gaussians are made."""

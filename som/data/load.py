@@ -105,11 +105,12 @@ def open_sequence(
     if split not in SPLITS:
         raise UserError(f'split must be "train" or "val", got {split!r}.')
     layout = recognise(path) if kind == "auto" else layout_named(kind)
-    sizing = dict(size=size, max_side=max_side, multiple=multiple)
     chosen = slice(start, end, every)
     if layout.name == "video":  # decoded once, so the range and the size have to be known before
-        layout.check_options(options, hidden=("start", "end", *sizing))
-        options, chosen, sizing = {**options, **sizing, "start": start, "end": end}, slice(None, None, every), {}
+        known = dict(start=start, end=end, size=size, max_side=max_side, multiple=multiple)
+        layout.check_options(options, hidden=tuple(known))
+        options, chosen = {**options, **known}, slice(None, None, every)
+        size, max_side, multiple = None, None, 1
     else:
         layout.check_options(options)
     recording = open_recording(path, layout, **options)
@@ -127,7 +128,8 @@ def open_sequence(
             file = require_file(Path(moving) / f"{frame.name}.png", "this mask", "write one for every frame")
             frame.moving = partial(read_mask, file)
     fps = None if recording.fps is None else recording.fps / every
-    return DepthSequence(replace(recording, frames=frames, fps=fps), cache_images=cache_images, **sizing)
+    recording = replace(recording, frames=frames, fps=fps)
+    return DepthSequence(recording, size=size, max_side=max_side, multiple=multiple, cache_images=cache_images)
 
 
 def open_recording(path: Path, layout: Layout, **options) -> Recording:
@@ -138,8 +140,9 @@ def open_recording(path: Path, layout: Layout, **options) -> Recording:
     """
     problems = Problems(path)
     recording = _describe(path, layout, problems, options)
-    if recording is not None:
-        check_recording(recording, problems)
+    if recording is None:
+        problems.give_up()
+    check_recording(recording, problems)
     problems.raise_if_any()
     return recording
 
@@ -148,7 +151,7 @@ def _load(layout: Layout, root: Path, max_side: int | None, options: dict) -> Vi
     problems = Problems(root)
     recording = _describe(root, layout, problems, options)
     if recording is None:
-        problems.raise_if_any()
+        problems.give_up()
     return load_recording(recording, problems, max_side)
 
 

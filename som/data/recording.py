@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 import torch
@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 
 Size = tuple[int, int]
 """(height, width) in pixels"""
-DEPTH_KINDS = ("metric", "scale", "relative")
-WORLD_SCALES = ("metric", "arbitrary")
+DepthKind = Literal["metric", "scale", "relative"]
+WorldScale = Literal["metric", "arbitrary"]
+DEPTH_KINDS: tuple[DepthKind, ...] = get_args(DepthKind)
+WORLD_SCALES: tuple[WorldScale, ...] = get_args(WorldScale)
 SPLITS = ("train", "val")
 MAX_ASPECT_RATIO_FACTOR = 1.02
 """By how much the aspect ratios of a depth map and its image may differ, as a factor; sizes are whole numbers."""
@@ -132,9 +134,9 @@ class Recording:
     """The layout's name, see ``som.data.layouts``."""
     frames: list[FrameRecord]
     """Of all splits."""
-    depth_kind: str = "metric"
+    depth_kind: DepthKind = "metric"
     """``metric``, ``scale`` (one unknown scale per sequence) or ``relative`` (unknown scale and shift per frame)."""
-    world_scale: str = "arbitrary"
+    world_scale: WorldScale = "arbitrary"
     """``metric`` if the poses are in metres."""
     fps: float | None = None
     notes: list[str] = field(default_factory=list)

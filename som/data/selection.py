@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -101,15 +102,12 @@ def hold_out(dataset: VideoDataset, every: int) -> VideoDataset:
         raise UserError(f"`data.hold_out_every` {every}: leaves {len(kept)} training views, at least 2 are needed.")
     held = dataset.train.select([i for i, is_held in enumerate(out) if is_held])
     val = held if dataset.val is None else join_views(dataset.val, held)
-    return replace(
-        dataset, train=dataset.train.select(kept), val=val, tracks=hide_times(dataset.tracks, held.times.tolist())
-    )
+    tracks = None if dataset.tracks is None else hide_times(dataset.tracks, held.times.tolist())
+    return replace(dataset, train=dataset.train.select(kept), val=val, tracks=tracks)
 
 
-def hide_times(tracks: Tracks | None, times: list[int]) -> Tracks | None:
+def hide_times(tracks: Tracks, times: list[int]) -> Tracks:
     """Tracks that know nothing of some times: those queried there go, the others are invisible there."""
-    if tracks is None:
-        return None
     keep = ~torch.isin(tracks.query_times, torch.tensor(times, dtype=torch.long))
     visible, confidence = tracks.visible[keep].clone(), tracks.confidence[keep].clone()
     visible[:, times] = False
@@ -119,14 +117,15 @@ def hide_times(tracks: Tracks | None, times: list[int]) -> Tracks | None:
 
 def join_views(a: Views, b: Views) -> Views:
     """Both lists of views, sorted by time; a map that only one of them has is dropped."""
-    joined = {}
+    joined: dict[str, Any] = {}
     for name, value in vars(a).items():
         other = getattr(b, name)
         if value is None or other is None:
             joined[name] = None
+        elif name == "names":
+            joined[name] = value + other
         else:
-            put_together = {"names": list.__add__, "cameras": lambda *both: Camera.cat(both)}
-            joined[name] = put_together.get(name, lambda *both: torch.cat(both))(value, other)
+            joined[name] = (Camera.cat if name == "cameras" else torch.cat)([value, other])
     both = Views(**joined)
     return both.select(torch.argsort(both.times, stable=True).tolist())
 
@@ -136,15 +135,16 @@ def erode_masks(dataset: VideoDataset, side: int) -> VideoDataset:
 
     Masks are least reliable at their border. Invalid pixels take part in no loss, the mask loss included.
     """
-    if dataset.train.foreground is None:
+    train = dataset.train
+    if train.foreground is None:
         return dataset
-    return replace(dataset, train=replace(dataset.train, valid=_without_band(dataset.train, side)))
+    return replace(dataset, train=replace(train, valid=_without_band(train.valid, train.foreground, side)))
 
 
-def _without_band(views: Views, side: int) -> torch.Tensor:
+def _without_band(valid: torch.Tensor, foreground: torch.Tensor, side: int) -> torch.Tensor:
     square = np.ones((side, side), bool)
-    valid = views.valid.clone()
-    for i, mask in enumerate(views.foreground.numpy()):
+    valid = valid.clone()
+    for i, mask in enumerate(foreground.numpy()):
         sure = binary_erosion(mask, square, border_value=1) | binary_erosion(~mask, square, border_value=1)
         valid[i] &= torch.from_numpy(sure)
     return valid

@@ -35,8 +35,10 @@ def target_size(stored: Size, size: Size | None = None, max_side: int | None = N
     height, width = stored if size is None else size
     if max_side is not None and max(height, width) > max_side:
         scale = max_side / max(height, width)
-        height, width = height * scale, width * scale
-    return tuple(max(round(side / multiple), 1) * multiple for side in (height, width))
+    else:
+        scale = 1.0
+    rows, columns = (max(round(side * scale / multiple), 1) * multiple for side in (height, width))
+    return rows, columns
 
 
 class DepthSequence:
@@ -110,9 +112,9 @@ class DepthSequence:
         return f"DepthSequence({self.name}: {self.layout}, {len(self)} frames of {width}x{height})"
 
     def cameras(self) -> tuple[Float[Tensor, "t 3 3"], Float[Tensor, "t 4 4"]]:
-        """``Ks`` and ``w2cs``. Raises DepthError where either is unknown."""
+        """``Ks`` and ``w2cs``. Raises UserError where either is unknown."""
         if self.Ks is None or self.w2cs is None:
-            raise DepthError(f"{self.name} has no {'intrinsics' if self.Ks is None else 'camera poses'}; give them.")
+            raise UserError(f"{self.name} has no {'intrinsics' if self.Ks is None else 'camera poses'}; give them.")
         return self.Ks, self.w2cs
 
     def image(self, index: int) -> Float[Tensor, "3 H W"]:
@@ -160,6 +162,12 @@ class DepthSequence:
             UserError: the mask is missing or broken.
         """
         return self._map(self.recording.frames[index].moving)
+
+    def moving_masks(self, indices: Sequence[int] | None = None) -> Bool[Tensor, "t H W"] | None:
+        """Several masks (all if None), as ``moving``; None unless all frames have one."""
+        chosen = range(len(self)) if indices is None else indices
+        masks = [mask for i in chosen if (mask := self.moving(i)) is not None] if self.has_moving else []
+        return torch.stack(masks) if len(masks) == len(chosen) else None
 
     def valid(self, index: int) -> Bool[Tensor, "H W"] | None:
         """Pixels that may be used at all; None for all. Errors as ``moving``."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from som.data.recording import SPLITS, FrameRecord, Recording, scaled_intrinsics
 from som.data.sequence import resize_depth, target_size
 from som.files import resize_image, resize_map
 
+AnyTracks = TypeVar("AnyTracks", Tracks, GroundTruthTracks)
 DEFAULT_FPS = 24.0
 MAPS = ("valid", "moving", "depth", "confidence", "covisible")
 """The maps of a frame."""
@@ -66,6 +68,7 @@ class _Frame:
     """One frame at its final size."""
 
     record: FrameRecord
+    w2c: np.ndarray
     image: np.ndarray
     maps: dict[str, np.ndarray] = field(default_factory=dict)
 
@@ -90,7 +93,7 @@ def _views(records: list[FrameRecord], problems: Problems, max_side: int | None)
         times=torch.tensor([f.record.time for f in frames], dtype=torch.long),
         images=torch.from_numpy(np.stack([f.image for f in frames])),
         cameras=Camera.from_arrays(
-            [scaled_intrinsics(f.record, size) for f in frames], [f.record.w2c for f in frames], size[1], size[0]
+            [scaled_intrinsics(f.record, size) for f in frames], [f.w2c for f in frames], size[1], size[0]
         ),
         valid=torch.ones((len(frames), *size), dtype=torch.bool) if valid is None else valid,
         foreground=_stack(frames, "moving", np.zeros(size, bool)),
@@ -107,11 +110,12 @@ def _read_frame(record: FrameRecord, problems: Problems, max_side: int | None) -
     if image is None or record.K is None or record.w2c is None:
         return None
     size = target_size(image.shape[:2], max_side=max_side)
+    resized = {}
     for kind, values in maps.items():
         if values is not None:
             sparse = kind == "depth" and values.shape != image.shape[:2]
-            maps[kind] = resize_depth(values, size) if sparse else resize_map(values, size)
-    return _Frame(record, resize_image(image, size), {kind: m for kind, m in maps.items() if m is not None})
+            resized[kind] = resize_depth(values, size) if sparse else resize_map(values, size)
+    return _Frame(record, record.w2c, resize_image(image, size), resized)
 
 
 def _stack(frames: list[_Frame], kind: str, missing: np.ndarray) -> torch.Tensor | None:
@@ -141,7 +145,7 @@ def _reduction(records: list[FrameRecord], max_side: int | None) -> np.ndarray:
     return np.array([size[1] / stored[1], size[0] / stored[0]], np.float32)
 
 
-def _scaled(read: Callable | None, scale: np.ndarray, problems: Problems) -> Tracks | GroundTruthTracks | None:
+def _scaled(read: Callable[[], AnyTracks] | None, scale: np.ndarray, problems: Problems) -> AnyTracks | None:
     """Tracks with image coordinates times ``scale``; other shapes are passed on for the checks to report."""
     tracks = None if read is None else problems.attempt(read)
     if tracks is not None and tracks.xy.ndim and tracks.xy.shape[-1] == 2:

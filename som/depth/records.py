@@ -93,6 +93,8 @@ def write_depth_prior(
 def _read_header(folder: Path) -> Header:
     problems = Problems(folder)
     header = read_header(folder, problems)
+    if header is None:
+        problems.give_up()
     problems.raise_if_any()
     return header
 
@@ -220,7 +222,7 @@ def _check_others(header: Header, others: list[FrameEntry], kind: str, unit: flo
             f"{file}: frame {others[0].name} keeps depth of kind {header.depth_kind}, the new depth is {kind}; "
             f"{remedy}."
         )
-    pngs = [entry for entry in others if entry.depth.suffix != ".npy"]
+    pngs = [entry for entry in others if entry.depth is not None and entry.depth.suffix != ".npy"]
     if unit is not None and pngs and header.depth_unit != unit:
         raise DepthError(
             f"{file}: frame {pngs[0].name} keeps png depth in steps of {header.depth_unit}, not {unit}; {remedy}."

@@ -125,7 +125,7 @@ class Workspace:
                 masks.append(read_mask(path))
             except UserError as error:
                 raise UserError(f"{error} To compute the masks again, run again with `redo` {folder}.") from error
-            if masks[-1].shape != tuple(self.frames.size):
+            if masks[-1].shape != (self.frames.size[0], self.frames.size[1]):
                 raise UserError(f"{path}: has not the size of the images; run again with `redo` {folder}.")
         return torch.from_numpy(np.stack(masks))
 

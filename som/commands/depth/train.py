@@ -16,6 +16,7 @@ from som.data.sequence import DepthSequence
 from som.depth.errors import DepthError
 from som.depth.multiview import MultiViewNet, predict_views
 from som.depth.multiview.build import make_multiview_trainer, measurement_rule
+from som.depth.networks import DepthNet
 from som.depth.training.annotations import RoadAnnotations, together
 from som.depth.training.build import (
     known_depth,
@@ -25,7 +26,7 @@ from som.depth.training.build import (
     network_config,
     resolve_pose,
 )
-from som.depth.training.checkpoint import load_checkpoint
+from som.depth.training.checkpoint import Units, load_checkpoint
 from som.depth.training.collapse import CollapseError, collapse_reason
 from som.depth.training.config import DepthTrainingConfig, check_training
 from som.depth.training.distributed import Processes, joined_processes
@@ -175,7 +176,7 @@ def _multiview_trainer(
     )
 
 
-def _units(config: DepthTrainingConfig, pose: str, sequences: list[DepthSequence]) -> str:
+def _units(config: DepthTrainingConfig, pose: str, sequences: list[DepthSequence]) -> Units:
     """Unit of the depth that this run learns."""
     weights = config.weights
     if weights.velocity or weights.camera_height or weights.rough_height:
@@ -258,5 +259,5 @@ def _collapse(trainer: DepthTrainer, sequences: list[DepthSequence]) -> str | No
     frames = [(sequence, t) for sequence in sequences for t in range(len(sequence))]
     every = math.ceil(len(frames) / CHECKED_FRAMES)
     depth = torch.cat([net(s.image(t)[None].to(trainer.device)).depths[0][:, 0].cpu() for s, t in frames[::every]])
-    span = None if net.config.head == "softplus" else net.config.depth_range
+    span = net.config.depth_range if isinstance(net, DepthNet) and net.config.head != "softplus" else None
     return collapse_reason(depth, span, trainer.config.collapse, trainer.objective.pose_net is not None)

@@ -58,8 +58,8 @@ def join(meshes: list[Mesh]) -> Mesh:
 
 def quad(corner: tuple, along: tuple, down: tuple, texture: int) -> Mesh:
     """A parallelogram: ``corner`` is the texture's top left, ``along`` its rows and ``down`` its columns."""
-    corner, along, down = (np.asarray(v, float) for v in (corner, along, down))
-    vertices = np.stack([corner, corner + along, corner + along + down, corner + down])
+    at, right, below = (np.asarray(v, float) for v in (corner, along, down))
+    vertices = np.stack([at, at + right, at + right + below, at + below])
     uv = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], float)
     triangles = np.array([[0, 1, 2], [0, 2, 3]])
     return Mesh(vertices, triangles, uv, np.zeros(4, int), np.full(2, texture), np.zeros(2, int))

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 
 from som.cameras.camera import CameraModel
 from som.cameras.geometry import OPENGL_FROM_OPENCV
 from som.data.checks import Problems
-from som.data.recording import DEPTH_KINDS, SPLITS, WORLD_SCALES, Size
+from som.data.recording import DEPTH_KINDS, SPLITS, WORLD_SCALES, DepthKind, Size, WorldScale
 from som.files import IMAGE_SUFFIXES, read_json
 
+Choice = TypeVar("Choice", bound=str)
 HEADER = "transforms.json"
 DISTORTION = ("k1", "k2", "k3", "k4", "p1", "p2")
 LENSES: dict[CameraModel, tuple[str, ...]] = {
@@ -66,11 +68,12 @@ class FrameEntry:
     depth: Path | None = None
     confidence: Path | None = None
     covisible: Path | None = None
-    content: dict | None = None
+    content: dict = field(default_factory=dict)
     """The frame's object in the file, to which a writer may add."""
 
     def K(self, size: Size) -> np.ndarray:
         """(3,3) intrinsics of an image of ``size``; the focal length must be known."""
+        assert self.focal is not None  # see above
         (fx, fy), (cx, cy) = self.focal, self.center
         center = (size[1] / 2 if cx is None else cx, size[0] / 2 if cy is None else cy)
         return np.array([[fx, 0.0, center[0]], [0.0, fy, center[1]], [0.0, 0.0, 1.0]])
@@ -94,10 +97,10 @@ class Header:
     fps: float = DEFAULT_FPS
     num_times: int | None = None
     """T, where it is stated."""
-    depth_kind: str = "metric"
+    depth_kind: DepthKind = "metric"
     depth_unit: float = DEFAULT_DEPTH_UNIT
     """World units per step of a depth png."""
-    world_scale: str = "arbitrary"
+    world_scale: WorldScale = "arbitrary"
     has_background: bool = True
 
     @property
@@ -137,7 +140,7 @@ class _Parser:
             self.problems.add(self.file, '"frames" must hold objects with a "file_path" only; name their images.')
         times = self._times(entries, fps)
         frames = [self._frame(entry, *time) for entry, time in zip(entries, times, strict=True)]
-        num_times = self._positive("num_times", None)
+        num_times = self._number("num_times") if content.get("num_times") is not None else None
         return Header(
             root=self.root,
             frames=[frame for frame in frames if frame is not None],
@@ -171,7 +174,7 @@ class _Parser:
     def _set_camera(self, frame: FrameEntry, merged: dict) -> None:
         try:
             fx = float(merged["fl_x"])
-            center = tuple(float(merged[key]) if key in merged else None for key in ("cx", "cy"))
+            cx, cy = (float(merged[key]) if key in merged else None for key in ("cx", "cy"))
             c2w = np.array(merged["transform_matrix"], np.float64)
             frame.size = (int(merged["h"]), int(merged["w"])) if "h" in merged and "w" in merged else None
             coefficients = {key: float(merged.get(key) or 0) for key in DISTORTION}
@@ -198,12 +201,12 @@ class _Parser:
             self.problems.add(frame.image, f"camera_model {stated} has no {unused[0]}; correct one of them.")
         frame.model = "pinhole" if model == "opencv" and not any(coefficients.values()) else model
         frame.distortion = tuple(coefficients[key] for key in LENSES[frame.model])
-        frame.focal, frame.center = focal, center
+        frame.focal, frame.center = focal, (cx, cy)
         frame.w2c = inverse_or_nan(c2w @ OPENGL_FROM_OPENCV)
 
     def _times(self, entries: list[dict], fps: float) -> list[tuple[int, float]]:
         """(index, seconds) of each frame; without any ``time``, the order of the frames of each split."""
-        given = [e.get("time") for e in entries]
+        given: list[Any] = [e.get("time") for e in entries]
         if all(t is None for t in given):
             counters: Counter[str] = Counter()
             times = []
@@ -227,16 +230,19 @@ class _Parser:
             )
         return [(round(t), t / fps) for t in given]
 
-    def _positive(self, key: str, default: float | None) -> float | None:
-        value = self.content.get(key, default)
-        if value is default:
-            return value
+    def _positive(self, key: str, default: float) -> float:
+        value = self._number(key) if key in self.content else default
+        return default if value is None else value
+
+    def _number(self, key: str) -> float | None:
+        """What the file holds; None, which is recorded, where that is no positive number."""
+        value = self.content[key]
         if isinstance(value, (int, float)) and not isinstance(value, bool) and np.isfinite(value) and value > 0:
             return float(value)
         self.problems.add(self.file, f"{key} must be a positive number, found {value!r}; correct it.")
-        return default
+        return None
 
-    def _choice(self, key: str, choices: tuple[str, ...], default: str) -> str:
+    def _choice(self, key: str, choices: tuple[Choice, ...], default: Choice) -> Choice:
         value = self.content.get(key, default)
         if value in choices:
             return value

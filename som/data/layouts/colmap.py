@@ -27,7 +27,7 @@ def read(root: Path, problems: Problems) -> Recording:
     model = find_model(root)
     if model is None:
         problems.add(root, "holds no COLMAP model (images.txt or images.bin, as in sparse/0); run COLMAP first.")
-        problems.raise_if_any()
+        problems.give_up()
     registered = read_model(model, problems)
     paths = [p for p in list_images(root / "images") if p.name in registered]
     if not paths and not problems.found:

@@ -70,7 +70,8 @@ def read(
     if root is None:
         raise UserError(f"{path}: pass root, the folder of KITTI raw that holds <date>/<drive>.")
     kitti.check_options(2, truth)
-    root, lines, frames = Path(root), read_split(path), []
+    root, lines = Path(root), read_split(path)
+    frames: list[FrameRecord] = []
     cameras: dict[tuple[str, int], kitti.RigCamera] = {}
     sizes: dict[tuple[str, int], tuple[int, int]] = {}
     for line in lines:
@@ -91,7 +92,7 @@ def read(
         elif camera.T_rect_velo is not None:
             scan = root / line.drive / "velodyne_points" / "data" / f"{line.frame:010d}.bin"
             require_file(scan, "the laser scan", "restore it, or take the frame out of the split file")
-            frame.depth = partial(kitti.scan_depth, scan, camera, camera.size, truth)
+            frame.depth = partial(kitti.scan_depth, scan, camera, camera.size or sizes[key], truth)
         frames.append(frame)
     recording = Recording(path.stem, "eigen", frames, root=path)
     if len(frames) < len(lines):

@@ -41,9 +41,9 @@ def read(path: Path, problems: Problems, *, camera: int = 2, truth: Truth = "cam
             frame.depth = partial(kitti.scan_depth, scan, calibration, frame.size, truth)
     name = path.resolve().name
     if (path / "times.txt").is_file():
-        rows = read_numbers(path / "times.txt", "the timestamps")
+        stamps = read_numbers(path / "times.txt", "the timestamps")
         for frame in frames:
-            frame.timestamp = float(_row(rows, frame, path / "times.txt")[0])
+            frame.timestamp = float(_row(stamps, frame, path / "times.txt")[0])
     poses = path.resolve().parent.parent / "poses" / f"{name}.txt"
     if poses.is_file():
         rows = read_pose_rows(poses)

@@ -38,7 +38,7 @@ def read(path: Path, problems: Problems, *, camera: int = 2, truth: Truth = "cam
         frame.K, frame.K_size = calibration.K, calibration.size
         scan = path / "velodyne_points" / "data" / f"{frame.name}.bin"
         if calibration.T_rect_velo is not None and scan.is_file():
-            frame.depth = partial(kitti.scan_depth, scan, calibration, calibration.size, truth)
+            frame.depth = partial(kitti.scan_depth, scan, calibration, calibration.size or frame.size, truth)
     if (folder / "timestamps.txt").is_file():
         # the list counts frames from 0; an excerpt of a drive keeps the file names
         times = kitti.read_timestamps(folder / "timestamps.txt")

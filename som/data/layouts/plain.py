@@ -11,7 +11,7 @@ from som.cameras.checks import rigid
 from som.data.checks import Problems
 from som.data.layouts.images import Offset, image_frames, set_cameras, shifted_intrinsics
 from som.data.layouts.layout import Layout
-from som.data.recording import FrameRecord, Recording
+from som.data.recording import FrameRecord, Recording, WorldScale
 from som.errors import UserError
 from som.files import list_images, read_map, read_matrix, read_numbers
 
@@ -23,7 +23,7 @@ def read(
     depth_unit: float | None = None,
     center_offset: Offset = 0.5,
     fps: float | None = None,
-    world_scale: str = "metric",
+    world_scale: WorldScale = "metric",
 ) -> Recording:
     """``images/``, ``K.txt``, and where they exist ``poses_cam_to_world.txt`` and ``depth/``.
 

@@ -52,7 +52,7 @@ def read(
     images = {index: resize_image(image, final) for index, image in decoded if wanted.includes(index)}
     if not images:
         raise UserError(f"{path}: there is no frame in {start}:{end}; choose another range.")
-    frames = []
+    frames: list[FrameRecord] = []
     for index, image in images.items():
         record = FrameRecord(f"{index:05d}", partial(_same, image), f"{path}, frame {index}", image.shape[:2])
         record.K_size, record.time = info.size, len(frames)

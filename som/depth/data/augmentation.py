@@ -61,12 +61,12 @@ class FlipCrop:
     def draw(height: int, width: int, config: AugmentationConfig, generator: torch.Generator) -> FlipCrop:
         """A random one. Always draws five numbers, so that what is drawn later does not depend on the outcome."""
         u = torch.rand(5, generator=generator, dtype=torch.float64).tolist()
-        zoomed = tuple(
+        rows, columns = (
             int(side * (1 + (config.max_zoom - 1) * x)) for side, x in zip((height, width), u[1:3], strict=True)
         )
-        corner = tuple(int(x * (z - s + 1)) for x, z, s in zip(u[3:], zoomed, (height, width), strict=True))
-        unchanged = zoomed == (height, width)
-        return FlipCrop(height, width, u[0] < config.flip, None if unchanged else zoomed, corner)
+        zoomed = None if (rows, columns) == (height, width) else (rows, columns)
+        corner = int(u[3] * (rows - height + 1)), int(u[4] * (columns - width + 1))
+        return FlipCrop(height, width, u[0] < config.flip, zoomed, corner)
 
     @property
     def _scale(self) -> tuple[float, float]:
@@ -142,8 +142,9 @@ class ColorJitter:
         if not u[0] < config.jitter:
             return None
         spread = (config.brightness, config.contrast, config.saturation)
-        factors = [1 + s * (2 * x - 1) for s, x in zip(spread, u[1:4], strict=True)]
-        return ColorJitter(*factors, config.hue * (2 * u[4] - 1), tuple(ColorJitter.order[i] for i in order))
+        brightness, contrast, saturation = (1 + s * (2 * x - 1) for s, x in zip(spread, u[1:4], strict=True))
+        hue = config.hue * (2 * u[4] - 1)
+        return ColorJitter(brightness, contrast, saturation, hue, tuple(ColorJitter.order[i] for i in order))
 
     def __call__(self, images: Float[Tensor, "*b 3 h w"]) -> Float[Tensor, "*b 3 h w"]:
         """RGB in [0, 1] to RGB in [0, 1]."""

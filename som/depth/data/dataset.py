@@ -165,8 +165,9 @@ class DepthDataset(Dataset):
 
     def _maps(self, sequence: DepthSequence, frames: tuple[int, ...], change: FlipCrop) -> dict[str, Tensor]:
         parts = {}
-        if sequence.has_moving:
-            parts["moving"] = change.map(torch.stack([sequence.moving(t) for t in frames]))
+        moving = sequence.moving_masks(frames)
+        if moving is not None:
+            parts["moving"] = change.map(moving)
         if sequence.has_valid:
             everything = torch.ones(sequence.size, dtype=torch.bool)
             masks = [everything if (mask := sequence.valid(t)) is None else mask for t in frames]

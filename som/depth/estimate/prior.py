@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from som.data.recording import DepthKind
 from som.depth.errors import DepthError
 from som.depth.metric_scale import Instances
+from som.depth.training.checkpoint import Units
 
-Units = Literal["metric", "scene", "relative"]
-
-KINDS = {"metric": "metric", "scene": "scale", "relative": "scale"}
+KINDS: dict[Units, DepthKind] = {"metric": "metric", "scene": "scale", "relative": "scale"}
 """``depth_kind`` of the data set folder for each unit: all depth of one clip has one scale."""
 
 

@@ -106,7 +106,7 @@ def make_samples(
 def measurement_rule(config: DepthTrainingConfig) -> SourceConfig:
     """The rule of the sources of a training run, to predict by the same; the ends of a clip have fewer."""
     name = rule_name(config)
-    if name in ("consecutive", "offset"):
+    if name == "consecutive" or name == "offset":
         step = config.source_offset if name == "offset" else 1
         return SourceConfig("index", offsets=time_offsets(config.num_sources, step))
     return SourceConfig(name, count=config.num_sources)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal, get_args
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from som.depth.errors import DepthError
 from som.depth.multiview.volume import matching_volume
 from som.depth.networks import DepthOutput, MVDepthNet
-from som.depth.networks.depth_net import INITIAL_WEIGHT_SCALE, check_images
+from som.depth.networks.depth_net import INITIAL_WEIGHT_SCALE, DepthModule, check_images
 from som.depth.networks.mvdepthnet import (
     MAX_DEPTH,
     MAX_DISPARITY,
@@ -42,7 +42,7 @@ class MultiViewConfig:
     start, which saturates."""
 
 
-class MultiViewNet(nn.Module):
+class MultiViewNet(DepthModule):
     """Depth of a reference frame from it and any number of posed measurement frames.
 
     It works in a unit of its own, in which the planes lie between depth 0.5 and 50 and even in 1 / depth; see
@@ -73,6 +73,9 @@ class MultiViewNet(nn.Module):
                     output = getattr(self.net, f"disp{level}")[0]
                     output.weight.mul_(INITIAL_WEIGHT_SCALE)
                     output.bias.fill_(math.log(share / (1 - share)))
+
+    def settings(self) -> dict[str, Any]:
+        return asdict(self.config)
 
     def forward(
         self,

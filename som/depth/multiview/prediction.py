@@ -63,8 +63,8 @@ def predict_views(
     images = scaled.images().to(device)
     K, w2c = (values.to(device) for values in scaled.cameras())
     w2c = w2c.double()
-    masks = [mask for t in range(len(scaled)) if (mask := scaled.moving(t)) is not None]
-    moving = torch.stack(masks).to(device) if scaled.has_moving else None
+    masks = scaled.moving_masks()
+    moving = None if masks is None else masks.to(device)
     net.eval().to(device)
     depth = torch.zeros(len(scaled), *scaled.size, device=device)
     for t, others in enumerate(sources):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from abc import ABC, abstractmethod
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from jaxtyping import Float
@@ -88,7 +89,15 @@ class ResNetDepth(nn.Module):
 _PACKNET_VARIANTS: dict[str, Variant] = {"packnet": "1A", "packnet_1b": "1B", "packnet_slim": "slim"}
 
 
-class DepthNet(nn.Module):
+class DepthModule(nn.Module, ABC):
+    """What a training run trains: a network with settings of its own, whose call gives a ``DepthOutput``."""
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """Its configuration in plain values, for checkpoints."""
+
+
+class DepthNet(DepthModule):
     """A network body ``net`` (parameters called as in the published layouts) and a head without parameters."""
 
     def __init__(self, config: NetworkConfig):
@@ -111,6 +120,9 @@ class DepthNet(nn.Module):
                     assert conv.bias is not None  # every output layer is made with one
                     conv.weight.mul_(INITIAL_WEIGHT_SCALE)
                     conv.bias.copy_(bias)
+
+    def settings(self) -> dict[str, Any]:
+        return asdict(self.config)
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> DepthOutput:
         """Depth of RGB images in [0, 1], the same number of scales in training and evaluation.

@@ -41,7 +41,8 @@ class PoseStyle:
     """Numbers predicted per pair; only the first six are used."""
 
 
-STYLES = {
+PoseStyleName = Literal["monodepth2", "sc", "packnet"]
+STYLES: dict[str, PoseStyle] = {
     "monodepth2": PoseStyle("axis_angle", rotation_first=True, temporal_order=True, outputs=12),
     "sc": PoseStyle("euler", rotation_first=False, temporal_order=False, outputs=6),
     "packnet": PoseStyle("euler", rotation_first=True, temporal_order=False, outputs=12),
@@ -232,7 +233,7 @@ class PackNetPose(PoseNet):
 def make_pose_net(
     name: Literal["resnet18", "resnet50", "cnn", "packnet"] = "resnet18",
     *,
-    style: Literal["monodepth2", "sc", "packnet"] = "monodepth2",
+    style: PoseStyleName = "monodepth2",
     num_sources: int = 2,
     shared_encoder: ResNetEncoder | None = None,
 ) -> PoseNet:

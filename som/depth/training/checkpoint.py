@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from torch import Tensor
 
 from som.runs.checkpoint import incomplete, read_checkpoint, write_checkpoint
+
+Units = Literal["metric", "scene", "relative"]
 
 
 @dataclass
@@ -22,7 +25,7 @@ class DepthCheckpoint:
     """Its weights."""
     config: dict
     """The run's ``DepthTrainingConfig`` in plain values."""
-    units: str = "relative"
+    units: Units = "relative"
     """Unit of the network's depth: ``metric``, ``scene`` (that of the poses it was trained with) or ``relative``."""
     pose: dict | None = None
     """Name and style of the pose network; None where poses were given."""

@@ -8,7 +8,7 @@ from typing import TypeVar
 from jaxtyping import Float
 from torch import Tensor
 
-from som.depth.networks import DepthNet, DepthOutput
+from som.depth.networks import DepthModule, DepthOutput
 from som.depth.training.batches import Batch
 from som.depth.training.config import DepthTrainingConfig
 from som.depth.training.metric import HeightState
@@ -22,7 +22,7 @@ class StepContext:
 
     config: DepthTrainingConfig
     batch: Batch
-    net: DepthNet
+    net: DepthModule
     output: DepthOutput
     depths: list[Float[Tensor, "b 1 h w"]]
     """Depth of the targets by every scale, at full size."""

@@ -18,7 +18,7 @@ from som.depth.losses.photometric import identity_errors, reprojection_loss
 from som.depth.losses.reduction import weighted_mean
 from som.depth.losses.smoothness import edge_aware_smoothness, geonet_smoothness, second_order_smoothness
 from som.depth.losses.velocity import velocity_loss
-from som.depth.networks import DepthNet, DepthOutput, PoseNet
+from som.depth.networks import DepthModule, DepthOutput, PoseNet
 from som.depth.training.batches import Batch
 from som.depth.training.config import DepthTrainingConfig
 from som.depth.training.context import StepContext
@@ -137,7 +137,7 @@ class DepthObjective(nn.Module):
         pose_net: predicts the relative poses; None takes the data set's.
     """
 
-    def __init__(self, config: DepthTrainingConfig, depth_net: DepthNet, pose_net: PoseNet | None):
+    def __init__(self, config: DepthTrainingConfig, depth_net: DepthModule, pose_net: PoseNet | None):
         super().__init__()
         self.config, self.depth_net, self.pose_net = config, depth_net, pose_net
         self.weights = {f.name: float(getattr(config.weights, f.name)) for f in fields(config.weights)}

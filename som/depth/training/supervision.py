@@ -13,7 +13,7 @@ from som.depth.losses.multiscale import multiscale_inverse_depth_loss
 from som.depth.losses.ordinal_regression import ordinal_regression_loss, plane_cross_entropy
 from som.depth.losses.sparse import sparse_log_loss
 from som.depth.losses.supervised import berhu_loss, huber_loss, scale_invariant_loss, silog_loss
-from som.depth.networks import DepthNet, DepthOutput
+from som.depth.networks import DepthModule, DepthNet, DepthOutput
 from som.depth.networks.heads import OrdinalHead, VolumeHead, depth_to_label
 from som.depth.training.batches import Batch
 
@@ -35,7 +35,7 @@ def labels(batch: Batch, term: str = "supervised") -> tuple[Float[Tensor, "b 1 h
 
 
 def supervised_loss(
-    form: str, net: DepthNet, output: DepthOutput, depths: list[Float[Tensor, "b 1 h w"]], batch: Batch
+    form: str, net: DepthModule, output: DepthOutput, depths: list[Float[Tensor, "b 1 h w"]], batch: Batch
 ) -> Float[Tensor, ""]:
     """The loss against ``labels``, averaged over the scales.
 
@@ -58,11 +58,11 @@ def supervised_loss(
     return torch.stack([losses[form](depth, known, valid=weights) for depth in depths]).mean()
 
 
-def _head_loss(net: DepthNet, output: DepthOutput, known: Tensor, weights: Tensor | None) -> Tensor:
+def _head_loss(net: DepthModule, output: DepthOutput, known: Tensor, weights: Tensor | None) -> Tensor:
     """Cross entropy of the distribution that the head predicts at full size."""
     if output.logits is None:
         raise DepthError("supervision head needs network.head ddv or dorn, which predict a distribution.")
-    head, logits = net.head, output.logits[0].float()
+    head, logits = net.head if isinstance(net, DepthNet) else None, output.logits[0].float()
     if isinstance(head, VolumeHead):
         return plane_cross_entropy(logits, known, head.plane_disparities(logits), weights)
     if isinstance(head, OrdinalHead):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -14,9 +13,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from som.depth.data.dataset import DepthDataset
 from som.depth.errors import DepthError
-from som.depth.networks import DepthNet, PoseNet
+from som.depth.networks import DepthModule, PoseNet
 from som.depth.training.batches import Batch, BatchPlan, load_batches
-from som.depth.training.checkpoint import DepthCheckpoint
+from som.depth.training.checkpoint import DepthCheckpoint, Units
 from som.depth.training.collapse import MaskWatch
 from som.depth.training.config import DepthTrainingConfig, check_training, micro_batch
 from som.depth.training.distributed import Processes
@@ -53,12 +52,12 @@ class DepthTrainer:
     def __init__(
         self,
         config: DepthTrainingConfig,
-        depth_net: DepthNet,
+        depth_net: DepthModule,
         dataset: DepthDataset,
         *,
         pose_net: PoseNet | None = None,
         work_dir: Path | None = None,
-        units: str = "relative",
+        units: Units = "relative",
         device: torch.device | str = "cpu",
         processes: Processes = Processes(),  # noqa: B008 (frozen)
         heights: HeightState | None = None,
@@ -203,7 +202,7 @@ class DepthTrainer:
         pose_net = self.objective.pose_net
         return DepthCheckpoint(
             step=self.step,
-            network={**asdict(self.objective.depth_net.config)},
+            network=self.objective.depth_net.settings(),
             depth_net=self.objective.depth_net.state_dict(),
             config=to_plain(self.config),
             units=self.units,

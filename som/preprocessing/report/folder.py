@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,7 +16,16 @@ from flow.tracks import PointTracks
 from flow.video_flow import flow_path, read_flow_file
 from som.data.checks import Problems
 from som.data.folder import HEADER, FrameEntry, Header, read_header
-from som.files import list_images, read_arrays, read_image, read_json, read_map, read_mask
+from som.files import image_size, list_images, read_arrays, read_image, read_json, read_map, read_mask
+
+
+class ShotCamera(NamedTuple):
+    """Pose and intrinsics of a frame."""
+
+    w2c: np.ndarray
+    """(4,4)"""
+    K: np.ndarray
+    """(3,3)"""
 
 
 @dataclass
@@ -28,10 +38,8 @@ class Shot:
     foreground: Path | None = None
     depth: Path | None = None
     confidence: Path | None = None
-    w2c: np.ndarray | None = None
-    """(4,4)"""
-    K: np.ndarray | None = None
-    """(3,3)"""
+    camera: ShotCamera | None = None
+    """None where it is not known."""
 
 
 @dataclass
@@ -85,7 +93,7 @@ class Folder:
 
     def depth(self, shot: Shot) -> np.ndarray | None:
         """(H,W) float32, 0 unknown."""
-        if shot.depth is None:
+        if shot.depth is None or self.header is None:
             return None
         return self.problems.attempt(read_map, shot.depth, self.header.depth_unit)
 
@@ -136,23 +144,21 @@ class Folder:
     def _bare_shot(self, path: Path, time: int) -> Shot:
         mask = self.root / "foreground" / f"{path.stem}.png"
         shot = Shot(path.stem, time, path, mask if mask.is_file() else None)
-        w2c, K, registered = (self.cameras.get(name) for name in ("w2c", "K", "registered"))
-        if w2c is not None and time < len(w2c) and registered[time]:
-            shot.w2c, shot.K = w2c[time], K if K.ndim == 2 else K[time]
+        if self.cameras and time < len(self.cameras["w2c"]) and self.cameras["registered"][time]:
+            K = self.cameras["K"]
+            shot.camera = ShotCamera(self.cameras["w2c"][time], K if K.ndim == 2 else K[time])
         return shot
 
     def _shot(self, entry: FrameEntry) -> Shot:
         shot = Shot(entry.name, entry.time, entry.image, entry.foreground, entry.depth, entry.confidence)
-        size = entry.size or self._stored_size
+        size = entry.size or self._stored_size(entry)
         if entry.w2c is not None and size is not None:
-            shot.w2c, shot.K = entry.w2c, entry.K(size)
+            shot.camera = ShotCamera(entry.w2c, entry.K(size))
         return shot
 
-    @cached_property
-    def _stored_size(self) -> tuple[int, int] | None:
-        """(height, width) of the first image, for frames that do not say; None if it cannot be read."""
-        image = self.problems.attempt(read_image, self.header.frames[0].image)
-        return None if image is None else image.shape[:2]
+    def _stored_size(self, entry: FrameEntry) -> tuple[int, int] | None:
+        """(height, width) of the image of a frame that does not say; None if it cannot be read."""
+        return self.problems.attempt(image_size, entry.image)
 
 
 def spread(total: int, count: int) -> list[int]:

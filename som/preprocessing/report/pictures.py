@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import cv2
 import numpy as np
 import torch
@@ -12,8 +14,9 @@ from som.depth.draw import color_depth, disparity_range
 from som.files import reduced_size, resize_image, resize_map
 from som.preprocessing.report.camera_plot import plot_cameras
 from som.preprocessing.report.contents import Picture, Section
-from som.preprocessing.report.folder import Folder, Shot, spread
+from som.preprocessing.report.folder import Folder, Shot, ShotCamera, spread
 
+T = TypeVar("T")
 PICTURE_SIDE_PX = 480
 """Longer side of the pictures in pixels."""
 OUTLINE_RGB = (255, 61, 129)
@@ -106,16 +109,19 @@ def track_section(folder: Folder) -> Section | None:
 
 def camera_section(folder: Folder) -> Section | None:
     """The cameras' path alone, and with the scene from above and from the side."""
-    shots = [shot for shot in folder.shots if shot.w2c is not None and np.isfinite(shot.w2c).all()]
-    if not shots:
+    cameras = [(shot, shot.camera) for shot in folder.shots if shot.camera is not None]
+    posed = [(shot, camera) for shot, camera in cameras if np.isfinite(camera.w2c).all()]
+    if not posed:
         return None
-    w2c = np.stack([shot.w2c for shot in shots])
+    w2c = np.stack([camera.w2c for _, camera in posed])
     centers = np.linalg.inv(w2c)[:, :3, 3]
-    if len(shots) > 1 and np.ptp(centers, axis=0).max() < 1e-9 and np.ptp(w2c[:, :3, :3], axis=0).max() < 1e-6:
+    if len(posed) > 1 and np.ptp(centers, axis=0).max() < 1e-9 and np.ptp(w2c[:, :3, :3], axis=0).max() < 1e-6:
         text = "The camera stands still: all frames have the same pose, and only moving objects show their shape."
         return Section("Cameras", text, [])
-    points, colors, origin = scene_points(folder, shots)
-    tangent = float(shots[0].K[0, 2] / shots[0].K[0, 0])
+    points, colors, origin = scene_points(folder, posed)
+    K = posed[0][1].K
+    tangent = float(K[0, 2] / K[0, 0])
+    plans: list[tuple[str, np.ndarray | None, str]]
     plans = [("above", None, "the path from above"), ("side", None, "the path from the side, looking to the right")]
     if points is not None:
         plans += [("above", points, f"with the scene from above ({origin})"), ("side", points, "from the side")]
@@ -133,12 +139,14 @@ def camera_section(folder: Folder) -> Section | None:
     return Section("Cameras", text, pictures)
 
 
-def scene_points(folder: Folder, shots: list[Shot]) -> tuple[np.ndarray | None, np.ndarray | None, str]:
+def scene_points(
+    folder: Folder, posed: list[tuple[Shot, ShotCamera]]
+) -> tuple[np.ndarray | None, np.ndarray | None, str]:
     """(P,3) points of the scene, their colours (P,3) uint8 or None, and where they come from."""
     if folder.points is not None:
         return folder.points, None, f"{len(folder.points)} triangulated points"
     points, colors = [], []
-    for shot in _some([shot for shot in shots if shot.depth is not None], 6):
+    for shot, camera in _some([(shot, camera) for shot, camera in posed if shot.depth is not None], 6):
         image, depth, moving = folder.image(shot), folder.depth(shot), folder.mask(shot)
         if image is None or depth is None or depth.shape != image.shape[:2]:
             continue
@@ -147,8 +155,8 @@ def scene_points(folder: Folder, shots: list[Shot]) -> tuple[np.ndarray | None, 
         step = max(1, len(row) * 6 // MAX_POINTS)
         row, column = row[::step], column[::step]
         pixels = np.stack([column + 0.5, row + 0.5, np.ones(len(row))])
-        local = np.linalg.inv(shot.K) @ pixels * depth[row, column]
-        c2w = np.linalg.inv(shot.w2c)
+        local = np.linalg.inv(camera.K) @ pixels * depth[row, column]
+        c2w = np.linalg.inv(camera.w2c)
         points.append((c2w[:3, :3] @ local).T + c2w[:3, 3])
         colors.append(image[row, column])
     if not points:
@@ -159,15 +167,15 @@ def scene_points(folder: Folder, shots: list[Shot]) -> tuple[np.ndarray | None, 
 def depth_section(folder: Folder) -> Section | None:
     """Depth in colours, one range for all frames, with its confidence."""
     shots = _some([shot for shot in folder.shots if shot.depth is not None], 4)
-    found = [(shot, folder.depth(shot), folder.confidence(shot)) for shot in shots]
-    found = [(shot, depth, confidence) for shot, depth, confidence in found if depth is not None]
-    if not found:
+    maps = [(shot, folder.depth(shot), folder.confidence(shot)) for shot in shots]
+    found = [(shot, depth, confidence) for shot, depth, confidence in maps if depth is not None]
+    if not found or folder.header is None:
         return None
     kind = folder.header.depth_kind
     near_far = disparity_range(np.concatenate([depth.reshape(-1, depth.shape[-1]) for _, depth, _ in found]))
     pictures = []
     for shot, depth, _ in found:
-        size = reduced_size(depth.shape, PICTURE_SIDE_PX)
+        size = reduced_size((depth.shape[0], depth.shape[1]), PICTURE_SIDE_PX)
         range_ = disparity_range(depth) if kind == "relative" else near_far
         caption = f"frame {shot.time:g}, depth {range_[0]:.3g} (red) to {range_[1]:.3g} (blue)"
         pictures.append(Picture(color_depth(resize_map(depth, size), range_), caption))
@@ -206,5 +214,5 @@ def _flow_legend(side: int = 180) -> np.ndarray:
     return wheel
 
 
-def _some(shots: list[Shot], count: int) -> list[Shot]:
+def _some(shots: list[T], count: int) -> list[T]:
     return [shots[i] for i in spread(len(shots), count)]

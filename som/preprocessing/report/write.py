@@ -66,7 +66,8 @@ def make_report(root: Path) -> Report:
         warnings += [("check", text) for text in result.warnings]
         if result.ok:
             first = folder.image(folder.shots[0])
-            report.facts += describe_facts(facts_at_size(result.facts, first.shape[:2]))
+            facts = result.facts if first is None else facts_at_size(result.facts, (first.shape[0], first.shape[1]))
+            report.facts += describe_facts(facts)
     elif not stages:
         report.problems = [f"{root}: has no transforms.json; preprocess the video first (som4d preprocess)."]
     read = [text for text in dict.fromkeys(folder.problems.found) if text not in report.problems]
