@@ -10,7 +10,8 @@ from torch import Tensor
 
 from som.initialization.config import InitializationConfig
 from som.initialization.lifting import LiftedTracks
-from som.losses import base_smoothness, track_smoothness, weighted_mean
+from som.losses import base_smoothness, track_smoothness
+from som.reductions import weighted_mean
 from som.scene.motion import MotionBases
 
 UNOBSERVED_WEIGHT = 0.1

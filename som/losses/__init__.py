@@ -24,7 +24,7 @@ from som.losses.rigidity import as_rigid_as_possible, local_isometry, nearest_ne
 from som.losses.scale_variance import scale_variance
 from som.losses.smoothness import base_smoothness, ray_acceleration, track_smoothness
 from som.losses.tracks import interval_gains, track_2d, track_depth
-from som.losses.trimmed import trimmed_l1, trimmed_mean, weighted_mean
+from som.losses.trimmed import trimmed_l1
 
 __all__ = [
     "agreeing_signs",
@@ -60,7 +60,5 @@ __all__ = [
     "track_depth",
     "track_smoothness",
     "trimmed_l1",
-    "trimmed_mean",
     "values_at",
-    "weighted_mean",
 ]

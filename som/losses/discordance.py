@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from som.losses.ordinal import check_pairs, known_pairs
-from som.losses.trimmed import check_same_shape
+from som.reductions import check_same_shape
 
 
 @torch.no_grad()
@@ -33,7 +33,7 @@ def discordance_rate(
     Raises:
         ValueError: the shapes disagree.
     """
-    check_same_shape("discordance_rate", pred_i, pred_j)
+    check_same_shape("discordance_rate", pred_i=pred_i, pred_j=pred_j)
     check_pairs("discordance_rate", pred_i, signs=signs, weights=weights)
     counted = known_pairs(pred_i, pred_j, signs, weights)
     wrong = (1 - signs * (pred_i - pred_j).sign()) / 2

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from som.losses.trimmed import check_same_shape, trimmed_mean
+from som.reductions import check_same_shape, trimmed_mean
 
 DEPTH_EPS = 1e-5
 """Added to depth before it is inverted, in scene units."""
@@ -16,7 +16,7 @@ def known_disparity(
     pred_depth: Tensor, depth: Tensor, weights: Tensor | None
 ) -> tuple[Float[Tensor, "*s"], Float[Tensor, "*s"], Float[Tensor, "*s"]]:
     """Both disparities and the weights, which are 0 where either depth is unknown (<= 0); disparities are 0 there."""
-    check_same_shape("depth", pred_depth, depth)
+    check_same_shape("depth", pred_depth=pred_depth, depth=depth)
     if weights is not None and weights.shape != depth.shape:
         raise ValueError(f"weights {tuple(weights.shape)} and depth {tuple(depth.shape)} differ in shape.")
     known = (pred_depth.detach() > 0) & (depth > 0)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor
 
-from som.losses.trimmed import check_same_shape, trimmed_l1, weighted_mean
+from som.losses.trimmed import trimmed_l1
+from som.reductions import check_same_shape, weighted_mean
 
 
 def foreground_mask(
@@ -49,5 +50,5 @@ def coverage(
     """
     if target is None:
         return weighted_mean((alpha - 1) ** 2, valid)
-    check_same_shape("coverage", alpha, target)
+    check_same_shape("coverage", alpha=alpha, target=target)
     return weighted_mean((alpha - target.to(alpha.dtype)) ** 2, valid)

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from som.losses.ordinal import Kind, check_pairs, known_pairs, ordinal_depth
-from som.losses.trimmed import check_same_shape, weighted_mean
+from som.reductions import check_same_shape, weighted_mean
 
 Gate = Literal["agree", "not_contradicted", "none"]
 Form = Literal["v1", "v2", "v3"]
@@ -88,7 +88,7 @@ def cross_frame_order(
     Raises:
         ValueError: the shapes disagree, or the gate or kind is unknown.
     """
-    check_same_shape("cross_frame_order", pred_target_i, pred_target_j)
+    check_same_shape("cross_frame_order", pred_target_i=pred_target_i, pred_target_j=pred_target_j)
     signs = agreeing_signs(signs_source, signs_target, gate)
     return ordinal_depth(pred_target_i, pred_target_j, signs, weights, kind, margin, temperature, sharpness)
 
@@ -130,7 +130,7 @@ def note_order(
     Raises:
         ValueError: the shapes disagree, or the form is unknown.
     """
-    check_same_shape("note_order", pred_i, pred_j)
+    check_same_shape("note_order", pred_i=pred_i, pred_j=pred_j)
     check_pairs("note_order", pred_i, signs=signs, weights=weights)
     if form not in ("v1", "v2", "v3"):
         raise ValueError(f'note_order: form must be "v1", "v2" or "v3", got {form!r}.')

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from som.losses.trimmed import check_same_shape, weighted_mean
+from som.reductions import check_same_shape, weighted_mean
 
 Kind = Literal["hinge", "logistic", "tanh"]
 
@@ -206,7 +206,7 @@ def ordinal_depth(
     Raises:
         ValueError: the shapes disagree, or the kind is unknown.
     """
-    check_same_shape("ordinal_depth", pred_i, pred_j)
+    check_same_shape("ordinal_depth", pred_i=pred_i, pred_j=pred_j)
     check_pairs("ordinal_depth", pred_i, signs=signs, weights=weights)
     counted = known_pairs(pred_i, pred_j, signs, weights)
     ones = torch.ones_like(pred_i)
@@ -275,7 +275,7 @@ def modgs_ordinal(
     Raises:
         ValueError: the shapes disagree.
     """
-    check_same_shape("modgs_ordinal", pred_depth, depth)
+    check_same_shape("modgs_ordinal", pred_depth=pred_depth, depth=depth)
     check_pairs("modgs_ordinal", depth, valid=valid)
     check_pairs("modgs_ordinal", pairs[0], second=pairs[1])
     usable = depth > 0 if valid is None else (depth > 0) & (valid > 0)

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from som.losses.trimmed import check_same_shape, weighted_mean
+from som.reductions import check_same_shape, weighted_mean
 
 Space = Literal["disparity", "depth"]
 MIN_KNOWN_PIXELS = 16
@@ -32,7 +32,7 @@ def _known(depth: Tensor) -> Tensor:
 
 
 def _check(name: str, pred_depth: Tensor, depth: Tensor, weights: Tensor | None, space: str) -> None:
-    check_same_shape(name, pred_depth, depth)
+    check_same_shape(name, pred_depth=pred_depth, depth=depth)
     if pred_depth.ndim != 3:
         raise ValueError(f"{name}: depth must be (B,H,W), got shape {tuple(pred_depth.shape)}.")
     if weights is not None and weights.shape != depth.shape:

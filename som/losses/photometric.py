@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from som.losses.trimmed import check_same_shape, weighted_mean
+from som.reductions import check_same_shape, weighted_mean
 
 WINDOW_PX = 11
 WINDOW_SIGMA_PX = 1.5
@@ -15,7 +15,7 @@ C1, C2 = 0.01**2, 0.03**2
 
 
 def _check_images(name: str, pred: Tensor, target: Tensor, valid: Tensor | None) -> None:
-    check_same_shape(name, pred, target)
+    check_same_shape(name, pred=pred, target=target)
     if pred.ndim != 4:
         raise ValueError(f"{name}: images must be (B,H,W,C), got {tuple(pred.shape)}.")
     if valid is not None and valid.shape != pred.shape[:3]:

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from som.losses.trimmed import weighted_mean
+from som.reductions import weighted_mean
 
 
 def nearest_neighbors(

@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from som.losses.disparity import known_disparity
-from som.losses.trimmed import check_same_shape, trimmed_mean
+from som.reductions import check_same_shape, trimmed_mean
 
 
 def interval_gains(
@@ -57,7 +57,7 @@ def track_2d(
     Raises:
         ValueError: the shapes disagree.
     """
-    check_same_shape("track_2d", pred_xy, target_xy)
+    check_same_shape("track_2d", pred_xy=pred_xy, target_xy=target_xy)
     _check_scalars("track_2d", pred_xy[..., 0], confidence=confidence, gains=gains)
     difference = torch.where((confidence > 0)[..., None], pred_xy - target_xy, torch.zeros_like(pred_xy))
     return trimmed_mean(difference.abs().mean(-1), confidence, quantile, gains) / max(image_size)

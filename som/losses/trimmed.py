@@ -1,4 +1,4 @@
-"""Weighted means and their trimmed form, the reductions behind most losses of this package."""
+"""L1 without the largest errors."""
 
 from __future__ import annotations
 
@@ -6,90 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-MAX_SORTED_ELEMENTS = 16_384
-"""More elements than this are subsampled before the quantile is taken."""
-
-
-def check_same_shape(name: str, pred: Tensor, target: Tensor) -> None:
-    """Raises ValueError unless both tensors have the same shape."""
-    if pred.shape != target.shape:
-        raise ValueError(f"{name}: pred {tuple(pred.shape)} and target {tuple(target.shape)} differ in shape.")
-
-
-def weighted_mean(values: Float[Tensor, "*s"], weights: Float[Tensor, "*s"] | None = None) -> Float[Tensor, ""]:
-    """``sum(w v) / sum(w)``; a differentiable 0 when all weights are 0. Values under weight 0 may even be NaN.
-
-    Args:
-        values: any shape and unit.
-        weights: the same shape, >= 0 or bool; None is the plain mean.
-
-    Raises:
-        ValueError: the shapes differ.
-    """
-    if weights is None:
-        return values.mean() if values.numel() else values.sum()
-    if weights.shape != values.shape:
-        raise ValueError(f"weights {tuple(weights.shape)} and values {tuple(values.shape)} differ in shape.")
-    weights = weights.to(values.dtype)
-    total = weights.sum()
-    values = torch.where(weights > 0, values, torch.zeros_like(values))
-    return (values * weights).sum() / torch.where(total > 0, total, torch.ones_like(total))
-
-
-def quantile_threshold(
-    values: Float[Tensor, "*s"], weights: Float[Tensor, "*s"] | None, quantile: float
-) -> Float[Tensor, ""]:
-    """The ``ceil(quantile n)``-th smallest of the n values with weight > 0 (at least the smallest); +inf if n = 0.
-
-    Above 16 384 elements it is estimated from that many, spread evenly by the golden-ratio sequence, which is
-    deterministic and does not beat with the image width. Runs without reading anything back from the device.
-    """
-    values = values.detach().flatten()
-    counted = torch.ones_like(values, dtype=torch.bool) if weights is None else weights.detach().flatten() > 0
-    if values.numel() > MAX_SORTED_ELEMENTS:
-        steps = torch.arange(MAX_SORTED_ELEMENTS, device=values.device, dtype=torch.float64)
-        picked = (torch.frac(steps * 0.6180339887498949) * values.numel()).long()
-        values, counted = values[picked], counted[picked]
-    if values.numel() == 0:
-        return values.new_tensor(torch.inf)
-    ordered = torch.where(counted, values, torch.full_like(values, torch.inf)).sort().values
-    rank = (counted.sum() * quantile - 1e-6).ceil().long().clamp(min=1) - 1
-    return ordered.gather(0, rank[None])[0]
-
-
-def trimmed_mean(
-    errors: Float[Tensor, "*s"],
-    weights: Float[Tensor, "*s"] | None = None,
-    quantile: float = 1.0,
-    gains: Float[Tensor, "*s"] | None = None,
-) -> Float[Tensor, ""]:
-    """Mean of the errors not above their ``quantile``, ``sum(w g e) / sum(w)`` over the kept elements.
-
-    The trimmed loss of Shape of Motion (arXiv 2407.13764), with ties kept (<=), so that equal errors are not all
-    dropped, and the quantile taken over elements of weight > 0 only.
-
-    Args:
-        errors: any shape, >= 0.
-        weights: the same shape, >= 0 or bool; None counts everything once.
-        quantile: share of elements that is kept, in (0, 1]; 1 keeps all and sorts nothing.
-        gains: the same shape; factors that scale an element's cost *without* entering the normaliser, so that they
-            still act when they are equal for all elements.
-
-    Returns:
-        scalar; a differentiable 0 when nothing has weight.
-
-    Raises:
-        ValueError: shapes differ, or ``quantile`` lies outside (0, 1].
-    """
-    if not 0.0 < quantile <= 1.0:
-        raise ValueError(f"quantile must lie in (0, 1], got {quantile}.")
-    for name, other in (("weights", weights), ("gains", gains)):
-        if other is not None and other.shape != errors.shape:
-            raise ValueError(f"{name} {tuple(other.shape)} and errors {tuple(errors.shape)} differ in shape.")
-    if quantile < 1.0:
-        kept = (errors.detach() <= quantile_threshold(errors, weights, quantile)).to(errors.dtype)
-        weights = kept if weights is None else weights.to(errors.dtype) * kept
-    return weighted_mean(errors if gains is None else errors * gains, weights)
+from som.reductions import check_same_shape, trimmed_mean
 
 
 def trimmed_l1(
@@ -111,7 +28,7 @@ def trimmed_l1(
     Raises:
         ValueError: shapes disagree or the quantile is out of range.
     """
-    check_same_shape("trimmed_l1", pred, target)
+    check_same_shape("trimmed_l1", pred=pred, target=target)
     if weights is None or weights.shape == pred.shape:
         counted = None if weights is None else weights > 0
     elif weights.shape == pred.shape[:-1]:

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.autograd import gradcheck
 
-from som.losses import trimmed_l1, trimmed_mean, weighted_mean
-from som.losses.trimmed import MAX_SORTED_ELEMENTS, quantile_threshold
+from som.losses import trimmed_l1
+from som.reductions import MAX_SORTED_ELEMENTS, quantile_threshold, trimmed_mean, weighted_mean
 
 
 def test_identity_is_zero_and_opposite_by_hand():

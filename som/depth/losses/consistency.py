@@ -10,7 +10,8 @@ from torch import Tensor
 
 from som.cameras.geometry import warp
 from som.depth.losses.photometric import SSIM_WEIGHT, dssim
-from som.depth.losses.reduction import check_map, check_same_shape, weighted_mean
+from som.depth.losses.reduction import check_map
+from som.reductions import check_same_shape, weighted_mean
 
 
 class PairTerms(NamedTuple):

@@ -12,7 +12,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from som.cameras.geometry import in_image, pixel_centers, reproject, sample_map
-from som.depth.losses.reduction import check_map, check_same_shape, weighted_mean
+from som.depth.losses.reduction import check_map
+from som.reductions import check_same_shape, weighted_mean
 
 
 def rigid_flow(

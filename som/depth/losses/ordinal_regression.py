@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from som.depth.losses.reduction import check_map, check_same_shape, weighted_mean
+from som.depth.losses.reduction import check_map
+from som.reductions import check_same_shape, weighted_mean
 
 
 def ordinal_regression_loss(

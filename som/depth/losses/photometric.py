@@ -10,7 +10,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from som.cameras.geometry import warp
-from som.depth.losses.reduction import check_map, check_same_shape, weighted_mean
+from som.depth.losses.reduction import check_map
+from som.reductions import check_same_shape, weighted_mean
 
 C1, C2 = 0.01**2, 0.03**2
 SSIM_WEIGHT = 0.85

@@ -6,7 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from som.depth.losses.reduction import check_map, weighted_mean, weighted_mean_per_image
+from som.depth.losses.reduction import check_map
+from som.reductions import weighted_mean, weighted_mean_per_image
 
 
 def _along(x: Tensor, axis: int, first: int, last: int) -> Tensor:

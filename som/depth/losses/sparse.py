@@ -7,7 +7,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from som.cameras.geometry import in_image, reproject
-from som.depth.losses.reduction import known_weights, masked_difference, weighted_mean
+from som.depth.losses.reduction import known_weights
+from som.reductions import masked_difference, weighted_mean
 
 
 def sparse_inverse_depth_loss(

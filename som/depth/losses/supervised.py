@@ -6,7 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from som.depth.losses.reduction import known_weights, masked_difference, weighted_mean, weighted_mean_per_image
+from som.depth.losses.reduction import known_weights
+from som.reductions import masked_difference, weighted_mean, weighted_mean_per_image
 
 
 def _log_error(name: str, pred: Tensor, depth: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor
 
-from som.depth.losses.reduction import check_same_shape, weighted_mean
+from som.reductions import check_same_shape, weighted_mean
 
 
 def velocity_loss(

@@ -15,7 +15,6 @@ from som.cameras.geometry import invert_se3, warp
 from som.depth.losses.consistency import depth_disagreement, pair_loss
 from som.depth.losses.multiscale import upsample_to
 from som.depth.losses.photometric import identity_errors, reprojection_loss
-from som.depth.losses.reduction import weighted_mean
 from som.depth.losses.smoothness import edge_aware_smoothness, geonet_smoothness, second_order_smoothness
 from som.depth.losses.velocity import velocity_loss
 from som.depth.networks import DepthModule, DepthOutput, PoseNet
@@ -25,6 +24,7 @@ from som.depth.training.context import StepContext
 from som.depth.training.geonet_terms import GEONET_TERMS
 from som.depth.training.metric import HeightState, MetricTerms
 from som.depth.training.supervision import supervised_loss
+from som.reductions import weighted_mean
 
 SELF_SUPERVISED = ("photometric", "geometry")
 """Terms that share their warps."""
