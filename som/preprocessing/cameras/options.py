@@ -110,7 +110,7 @@ class CameraOptions:
     """Focal length that is assumed where the video does not determine it, as a multiple of the longer side of the
     image; phones record video at 0.7 to 1.0."""
     query_stride: int = 5
-    """Tracks start in every so manieth frame."""
+    """Tracks start in every n-th frame, this being n."""
     points_per_query: int = 200
     """Tracks that start in each of these frames, spread evenly over what does not move."""
     search_points: int = 70

@@ -17,7 +17,7 @@ from som.cameras.geometry import interpolate_poses
 from som.errors import UserError
 from som.preprocessing.cameras.bundle_adjustment import FocalPrior, Scene, normalized, residual_scale, residuals
 from som.preprocessing.cameras.global_mapping import GlobalMappingError, is_available, map_cameras
-from som.preprocessing.cameras.growing import build_scene, refine_scene, triangulated_scene
+from som.preprocessing.cameras.incremental import build_scene, refine_scene, triangulated_scene
 from som.preprocessing.cameras.observations import Observations
 from som.preprocessing.cameras.options import CameraOptions
 from som.preprocessing.cameras.reversal import nearness_below, prefer_reversed, reversed_scene

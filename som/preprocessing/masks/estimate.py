@@ -27,7 +27,7 @@ from som.preprocessing.masks.evidence import (
     rigid_evidence,
     static_evidence,
 )
-from som.preprocessing.masks.options import MaskOptions
+from som.preprocessing.masks.options import MaskOptions, MaskWarningOptions
 from som.preprocessing.masks.temporal import AVERAGED_STRIDES, average_scores, vote
 
 Method = Literal["auto", "homography", "multi_view", "none"]
@@ -35,14 +35,6 @@ MAX_LOG2_SCORE = 6.0
 """Otsu's histogram covers log2(1 + score) from 0 to this, 63 px."""
 NUM_PASSES = 7
 """Passes over the frames, of equal weight in the progress."""
-MIN_MOVING_SHARE, MAX_MOVING_SHARE = 0.001, 0.5
-"""Shares of moving pixels, in the median frame, below and above which the user is warned."""
-MIN_EXPLAINED_RATIO = 0.8
-"""Share of the flow that cameras explain, over that which a homography explains, below which the user is warned."""
-MAX_AREA_CHANGE = 0.5
-"""Median relative change of the mask's area between frames above which the user is warned."""
-MIN_TRUSTED_FLOW_SHARE = 0.3
-"""Share of trusted flow between neighbouring frames below which the user is warned."""
 
 
 @dataclass
@@ -126,7 +118,7 @@ def estimate_masks(
     findings |= {"method": evidence, "threshold_px": threshold, "otsu_px": split}
     findings |= _describe(checked, foreground)
     findings["seconds"] = round(time.perf_counter() - start, 2)
-    warnings += _warnings(findings)
+    warnings += _warnings(findings, options.warn)
     return MaskEstimate(torch.from_numpy(foreground), torch.from_numpy(scores), evidence, findings, warnings)
 
 
@@ -204,7 +196,7 @@ def _score(
         return rigid, "multi_view", findings, warnings
     explained = {name: explained_share(r, options.inlier_px) for name, r in (("plane", planar), ("cameras", rigid))}
     findings["explained_share"] = {name: round(share, 4) for name, share in explained.items()}
-    if explained["cameras"] < MIN_EXPLAINED_RATIO * explained["plane"]:
+    if explained["cameras"] < options.warn.min_explained_ratio * explained["plane"]:
         warnings.append(
             f"The cameras explain {explained['cameras']:.0%} of the flow within {options.inlier_px:g} px, a homography "
             f"{explained['plane']:.0%}: they are probably wrong; check them in the report, or give better ones with "
@@ -271,24 +263,24 @@ def _describe(checked: CheckedFlow, foreground: np.ndarray) -> dict:
     }
 
 
-def _warnings(findings: dict) -> list[str]:
+def _warnings(findings: dict, options: MaskWarningOptions) -> list[str]:
     found, moving = [], findings["moving_share"]["median"]
-    if findings["trusted_flow"] < MIN_TRUSTED_FLOW_SHARE:
+    if findings["trusted_flow"] < options.min_trusted_flow:
         found.append(
             f"Only {findings['trusted_flow']:.0%} of the flow between neighbouring frames is consistent, so the masks "
             "are guesses; use a higher frame rate or sharper frames, or give masks with `masks.given`."
         )
-    if findings["moving_share"]["max"] < MIN_MOVING_SHARE:
+    if findings["moving_share"]["max"] < options.min_moving:
         found.append(
             "Nothing that moves by itself was found; if something does, give masks with `masks.given` or lower "
             "`masks.min_threshold_px`."
         )
-    elif moving > MAX_MOVING_SHARE:
+    elif moving > options.max_moving:
         found.append(
             f"{moving:.0%} of the picture seems to move by itself, more than a static background can be separated "
             "from; check the masks and give better ones with `masks.given`."
         )
-    if findings["area_change"].get("median", 0) > MAX_AREA_CHANGE:
+    if findings["area_change"].get("median", 0) > options.max_area_change:
         found.append(
             "The masks change by more than half from one frame to the next; look at them in the report and give better "
             "ones with `masks.given`."

@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 from som.errors import UserError
+
+
+@dataclass(frozen=True)
+class MaskWarningOptions:
+    """When the user is warned about the masks."""
+
+    min_trusted_flow: float = 0.3
+    """Share of trusted flow between neighbouring frames below which the masks are guesses."""
+    min_moving: float = 0.001
+    """Share of the picture below which, in every frame, nothing moves."""
+    max_moving: float = 0.5
+    """Share of the picture, in the median frame, above which too much moves."""
+    max_area_change: float = 0.5
+    """Median relative change of the mask's area from frame to frame above which the masks flicker."""
+    min_explained_ratio: float = 0.8
+    """Share of the flow that cameras explain, over that which a homography explains, below which cameras are wrong."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +67,8 @@ class MaskOptions:
     grow_px: int = 3
     """Diameter by which the final mask is dilated. Masks are generous on purpose: a missed part of a moving object
     stays in the background as a ghost, a bit of background in the foreground does no harm."""
+    warn: MaskWarningOptions = field(default_factory=MaskWarningOptions)
+    """Warnings."""
 
     def __post_init__(self):
         for name in ("homography_strides", "multi_view_strides"):
@@ -68,6 +86,6 @@ class MaskOptions:
         for name in ("depth_tolerance", "keep_vote", "drop_vote", "min_component", "max_hole"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"`masks.{name}`: must lie in [0, 1), got {getattr(self, name)}.")
-        for field in fields(self):
-            if field.type == "int" and getattr(self, field.name) < 0:
-                raise UserError(f"`masks.{field.name}`: must not be negative, got {getattr(self, field.name)}.")
+        for option in fields(self):
+            if option.type == "int" and getattr(self, option.name) < 0:
+                raise UserError(f"`masks.{option.name}`: must not be negative, got {getattr(self, option.name)}.")

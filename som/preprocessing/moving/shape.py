@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from som.cameras.geometry import interpolate_poses
 from som.preprocessing.cameras.bundle_adjustment import Scene, adjust, camera_coordinates, residuals
-from som.preprocessing.cameras.growing import build_scene, refine_scene, triangulated_scene
+from som.preprocessing.cameras.incremental import build_scene, refine_scene, triangulated_scene
 from som.preprocessing.cameras.observations import Observations
 from som.preprocessing.moving.options import ShapeOptions
 from som.preprocessing.moving.segments import Segments

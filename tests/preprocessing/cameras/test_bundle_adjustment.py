@@ -19,7 +19,7 @@ from som.preprocessing.cameras.bundle_adjustment import (
     robust_cost,
     tangent_basis,
 )
-from som.preprocessing.cameras.growing import build_scene, chain_rotations, refine_scene
+from som.preprocessing.cameras.incremental import build_scene, chain_rotations, refine_scene
 from som.preprocessing.cameras.observations import Observations
 
 CENTER = np.array([160.0, 90.0])

@@ -7,10 +7,10 @@ import pytest
 from scipy.ndimage import gaussian_filter1d
 from scipy.spatial.transform import Rotation
 
-from som.preprocessing.cameras import growing
+from som.preprocessing.cameras import incremental
 from som.preprocessing.cameras.alignment import trajectory_error
 from som.preprocessing.cameras.bundle_adjustment import FocalPrior, adjust
-from som.preprocessing.cameras.growing import build_scene, refine_scene
+from som.preprocessing.cameras.incremental import build_scene, refine_scene
 from som.preprocessing.cameras.observations import Observations
 
 CENTER, FOCAL = np.array([192.0, 108.0]), 330.0
@@ -84,7 +84,7 @@ def test_work_grows_with_the_frames_and_not_with_their_square(monkeypatch):
             done.append(len(seen.xy))
             return adjust(scene, seen, *args, **(kwargs | {"iterations": 1}))
 
-        monkeypatch.setattr(growing, "adjust", counted)
+        monkeypatch.setattr(incremental, "adjust", counted)
         seen = follow(walk(num_frames), per_query=6)
         build_scene(seen, num_frames, CENTER, FOCAL, scale=1.0)
         return sum(done) / len(seen.xy)
@@ -100,8 +100,8 @@ def test_a_window_leaves_its_anchors_and_what_it_does_not_see():
     scene = build_scene(seen, 60, CENTER, FOCAL, scale=1.0)
     before = replace(scene, R=scene.R.copy(), t=scene.t.copy(), X=scene.X.copy())
     scene.t[50:] += 0.02
-    growing._adjust_frames(scene, seen, np.ones(seen.num_points, bool), 40, 60, CENTER, 1.0, growing.DEFAULT)
-    last_fixed = 40 + growing.DEFAULT.fixed_frames
+    incremental._adjust_frames(scene, seen, np.ones(seen.num_points, bool), 40, 60, CENTER, 1.0, incremental.DEFAULT)
+    last_fixed = 40 + incremental.DEFAULT.fixed_frames
     np.testing.assert_array_equal(scene.R[:last_fixed], before.R[:last_fixed])
     np.testing.assert_array_equal(scene.t[:last_fixed], before.t[:last_fixed])
     unseen = np.setdiff1d(np.arange(seen.num_points), seen.point[seen.frame >= 40])

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from som.preprocessing.cameras.bundle_adjustment import Scene
-from som.preprocessing.cameras.growing import refine_scene
+from som.preprocessing.cameras.incremental import refine_scene
 from som.preprocessing.cameras.observations import Observations
 from som.preprocessing.cameras.reversal import nearness_below, prefer_reversed, reversed_scene
 
