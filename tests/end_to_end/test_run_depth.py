@@ -84,7 +84,14 @@ def run(capsys):
 def trained(original: Path, tmp_path_factory) -> Path:
     """The work dir of a run of a few steps; its network is biased to the scene's depth, but hardly trained."""
     work_dir = tmp_path_factory.mktemp("run") / "out"
-    options = ["--training.steps", "4", "--training.checkpoint-every", "2", "--training.collapse.min-relief", "0"]
+    options = [
+        "--training.steps",
+        "4",
+        "--training.checkpoint-every",
+        "2",
+        "--training.collapse.min-depth-variation",
+        "0",
+    ]
     command = ["depth", "train", "--data", str(original / "street"), "--work-dir", str(work_dir), *SMALL, *options]
     assert dispatch(command) == 0
     return work_dir
@@ -106,7 +113,7 @@ def test_train_writes_a_run_and_knows_when_it_is_complete(run, original, trained
     assert names == ["last.ckpt", "step_000002.ckpt", "step_000004.ckpt"]
     assert yaml.safe_load((trained / "config.yaml").read_text())["training"]["steps"] == 4
     again = ["train", "--data", original / "street", "--work-dir", trained, *SMALL, "--training.checkpoint-every", "2"]
-    again += ["--training.collapse.min-relief", "0"]
+    again += ["--training.collapse.min-depth-variation", "0"]
     code, _, error = run(*again, "--training.steps", "4")
     assert code == 0 and "this run is complete (4 steps)" in error
     code, _, error = run(*again, "--training.steps", "5")
@@ -117,7 +124,7 @@ def test_an_interrupted_run_goes_on_and_ends_as_if_nothing_had_been(run, origina
     from som.commands.depth import train
 
     def command(name):
-        options = ["--training.steps", "4", "--training.log-every", "2", "--training.collapse.min-relief", "0"]
+        options = ["--training.steps", "4", "--training.log-every", "2", "--training.collapse.min-depth-variation", "0"]
         return ["train", "--data", original / "street", "--work-dir", tmp_path / name, *SMALL, *options]
 
     assert run(*command("whole"))[0] == 0
@@ -134,7 +141,14 @@ def test_an_interrupted_run_goes_on_and_ends_as_if_nothing_had_been(run, origina
 
 
 def test_a_flat_network_is_reported_and_its_depth_not_written(run, original, tmp_path):
-    options = ["--training.steps", "1", "--training.learning-rate", "1e-9", "--training.collapse.min-relief", "0.5"]
+    options = [
+        "--training.steps",
+        "1",
+        "--training.learning-rate",
+        "1e-9",
+        "--training.collapse.min-depth-variation",
+        "0.5",
+    ]
     work_dir = tmp_path / "flat"
     code, _, error = run("train", "--data", original / "street", "--work-dir", work_dir, *SMALL, *options)
     assert code == 1 and "this network is no result: depth is flat" in error

@@ -22,7 +22,7 @@ class CollapseError(DepthError):
     """A depth result is flat or collapsed; the message says how, why that happens and what to do."""
 
 
-def relief(depth: Float[Tensor, "t h w"], valid: Bool[Tensor, "t h w"] | None = None) -> Float[Tensor, "t"]:
+def depth_variation(depth: Float[Tensor, "t h w"], valid: Bool[Tensor, "t h w"] | None = None) -> Float[Tensor, "t"]:
     """Spatial standard deviation of each map over its median, of known (> 0) pixels; nan where there are none."""
     known = depth > 0 if valid is None else (depth > 0) & valid
     values = torch.full((len(depth),), math.nan, dtype=torch.float64)
@@ -56,8 +56,8 @@ def collapse_reason(
         reason = _at_end(depth[known], depth_range, limits, poses_learned)
         if reason is not None:
             return reason
-    spread = float(relief(depth).nanmedian())
-    if spread >= limits.min_relief:
+    spread = float(depth_variation(depth).nanmedian())
+    if spread >= limits.min_depth_variation:
         return None
     advice = (
         "a pose network that starts from nothing needs a long run; give camera poses if there are any"
@@ -65,8 +65,8 @@ def collapse_reason(
         else "the camera may stand still or only turn, the poses may be wrong, or the run was too short"
     )
     return (
-        f"depth is flat: its spatial deviation is {100 * spread:.1f} % of its median (limit {100 * limits.min_relief:g}"
-        f" %): {advice}"
+        f"depth is flat: its spatial deviation is {100 * spread:.1f} % of its median "
+        f"(limit {100 * limits.min_depth_variation:g} %): {advice}"
     )
 
 

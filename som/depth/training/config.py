@@ -94,7 +94,7 @@ class Augmentation:
 class CollapseLimits:
     """When a result counts as flat or collapsed; it is reported with its cause and not written."""
 
-    min_relief: float = 0.02
+    min_depth_variation: float = 0.02
     """Depth maps whose spatial standard deviation is below this share of their median, in most frames, are flat. A
     video of a flat wall seen head-on has to lower it."""
     max_share_at_end: float = 0.9

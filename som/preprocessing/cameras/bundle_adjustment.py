@@ -135,7 +135,7 @@ def residual_scale(scene: Scene, seen: Observations, center: Float[np.ndarray, "
     """The scale s in pixels of the Cauchy distribution in the plane that has the median of the residuals' lengths.
 
     Its share within r is 1 - (1 + r²/s²)^(-1/2), so that the median is √3 s. With this s the loss is about the negative
-    log-likelihood of the residuals: a stricter one wastes good tracks, a more tolerant one listens to poor ones.
+    log-likelihood of the residuals: a stricter one wastes good tracks, a more tolerant one gives poor ones weight.
     """
     return float(np.sqrt(np.median(residuals(scene, seen, center)[1]) / 3))
 

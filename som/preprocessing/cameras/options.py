@@ -120,7 +120,7 @@ class CameraOptions:
     max_match_error: float = 1.5
     """Largest epipolar error of a match, in pixels of the flow fields."""
     max_variance: float = 0.15
-    """Tracked positions that the tracker holds for less sure (variance in square pixels of the flow fields) are not
+    """Tracked positions of a larger variance, by the tracker's estimate in square pixels of the flow fields, are not
     used: on exact cameras the error triples between 0.1 and 0.3."""
     noise: float = 0.1
     """Expected scale of the Cauchy loss, in pixels of the flow fields: larger errors count less and less. The first

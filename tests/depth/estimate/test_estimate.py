@@ -258,7 +258,7 @@ def test_refinement_goes_on_from_the_student(clip):
 
 def test_without_poses_the_unit_is_unknown(clip):
     config = quick()
-    config.student.collapse.min_relief = 0.0  # a few steps teach a pose network nothing
+    config.student.collapse.min_depth_variation = 0.0  # a few steps teach a pose network nothing
     prior = estimate_depth(clip.images, clip.Ks, config=config)
     assert prior.units == "relative" and prior.w2c is None and prior.scale_log["pose"] == "cnn"
     assert float(prior.confidence.max()) < 0.5
@@ -272,7 +272,7 @@ def test_no_parallax_can_be_told_from_other_refusals(clip):
 
 def test_flat_depth_is_refused(clip):
     config = quick()
-    config.student.collapse.min_relief = 10.0
+    config.student.collapse.min_depth_variation = 10.0
     with pytest.raises(CollapseError, match=r"no depth to return: depth is flat"):
         estimate_depth(clip.images, clip.Ks, config=config)
 

@@ -3,7 +3,14 @@ import math
 import pytest
 import torch
 
-from som.depth.training.collapse import CollapseError, MaskWatch, collapse_reason, ramp_share, ramp_warning, relief
+from som.depth.training.collapse import (
+    CollapseError,
+    MaskWatch,
+    collapse_reason,
+    depth_variation,
+    ramp_share,
+    ramp_warning,
+)
 from som.depth.training.config import CollapseLimits
 
 LIMITS = CollapseLimits()
@@ -15,13 +22,13 @@ def slope(low, high):
     return torch.linspace(low, high, 16).expand(3, 8, 16).clone()
 
 
-def test_relief_is_the_deviation_over_the_median():
+def test_depth_variation_is_the_deviation_over_the_median():
     depth = torch.tensor([[[1.0, 3.0], [0.0, 2.0]]])  # std of 1, 3, 2 is 1, the median 2
-    assert relief(depth)[0] == pytest.approx(0.5)
-    assert relief(torch.zeros(1, 2, 2)).isnan()[0]
+    assert depth_variation(depth)[0] == pytest.approx(0.5)
+    assert depth_variation(torch.zeros(1, 2, 2)).isnan()[0]
 
 
-def test_a_scene_with_relief_is_a_result():
+def test_a_scene_of_varying_depth_is_a_result():
     assert collapse_reason(slope(2, 6), RANGE, LIMITS) is None
     assert collapse_reason(slope(2, 6), None, LIMITS) is None
 
@@ -30,7 +37,7 @@ def test_flat_depth_is_none_and_the_advice_fits():
     flat = slope(5.0, 5.05)
     assert "depth is flat" in collapse_reason(flat, RANGE, LIMITS)
     assert "pose network" in collapse_reason(flat, RANGE, LIMITS, poses_learned=True)
-    assert collapse_reason(flat, RANGE, CollapseLimits(min_relief=0.001)) is None
+    assert collapse_reason(flat, RANGE, CollapseLimits(min_depth_variation=0.001)) is None
 
 
 def test_most_frames_decide():
@@ -74,10 +81,10 @@ def test_bad_but_honest_training_raises_none():
     assert other.first == (0.10, 0.2)
 
 
-def ramps(frames, relief=0.0):
+def ramps(frames, variation=0.0):
     """Depth from 20 above to 2 below in every frame, with bumps that differ from frame to frame."""
     generator = torch.Generator().manual_seed(0)
-    bumps = relief * torch.randn(frames, 16, 24, generator=generator)
+    bumps = variation * torch.randn(frames, 16, 24, generator=generator)
     return torch.linspace(20, 2, 16)[:, None].expand(frames, 16, 24) * bumps.exp()
 
 

@@ -125,7 +125,7 @@ def box_depth(film, sure=1.0):
     )
 
 
-def relief_errors(film, fixed):
+def variation_errors(film, fixed):
     """(M,) relative error at the visible tracks, and the frame of each."""
     q, t = np.nonzero(film.visible)
     column, row = np.floor(film.xy[q, t]).astype(int).T
@@ -144,7 +144,7 @@ def test_a_rigid_box_that_stands_has_its_shape_and_place():
     film = film_box(path, np.linspace(0.2, 1.4, 16), side=side, noise=0.1)
     fixed, found = box_depth(film)
     assert found["moving_rigid"] == 1.0
-    error, _ = relief_errors(film, fixed)
+    error, _ = variation_errors(film, fixed)
     assert np.median(np.abs(error)) < 0.05  # the outline is known to a pixel
     flat = np.abs(np.log(film.z[film.visible] / np.median(film.z[film.visible])))
     assert np.median(np.abs(error - np.median(error))) < 0.5 * np.median(flat)
@@ -159,7 +159,7 @@ def test_a_box_that_leaps_is_no_farther_than_where_it_last_stood():
     film = film_box(path, np.linspace(0.2, 1.4, 16), side=side, noise=0.1)
     fixed, found = box_depth(film)
     assert found["moving_rigid"] == 1.0
-    error, t = relief_errors(film, fixed)
+    error, t = variation_errors(film, fixed)
     in_the_air = (t > 5) & (t < 10)
     # the ground below it is up to twice as far as the box
     assert abs(np.median(error[in_the_air])) < 0.06 and abs(np.median(error[~in_the_air])) < 0.06
