@@ -20,7 +20,7 @@ from som.preprocessing.cameras.alignment import camera_centers, focal_error, tra
 from som.preprocessing.cameras.diagnosis import explain
 from som.preprocessing.cameras.estimate import estimate_cameras
 from som.preprocessing.cameras.global_mapping import GlobalMappingError
-from som.preprocessing.cameras.options import CameraOptions, SearchOptions
+from som.preprocessing.cameras.options import CameraOptions, IncrementalOptions, SearchOptions
 from som.preprocessing.cameras.result import CameraEstimate
 
 T, H, W, FOCAL = 14, 60, 96, 84.0
@@ -229,6 +229,20 @@ def test_inputs_of_other_sizes_are_refused(moving_flow):
 def test_wrong_options_are_one_sentence(wrong, word):
     with pytest.raises(UserError, match=word):
         CameraOptions(**wrong)
+
+
+@pytest.mark.parametrize(
+    "make, word",
+    [
+        (lambda: SearchOptions(max_cost_ratio=0.9), "`cameras.search.max_cost_ratio`"),
+        (lambda: SearchOptions(loss_scales=()), "`cameras.search.loss_scales`"),
+        (lambda: IncrementalOptions(min_observations=0), "`cameras.incremental.min_observations`"),
+        (lambda: IncrementalOptions(window_frames=5), "`cameras.incremental.window_frames`"),
+    ],
+)
+def test_wrong_thresholds_are_one_sentence(make, word):
+    with pytest.raises(UserError, match=word):
+        make()
 
 
 def test_options_load_without_heavy_imports():
