@@ -11,6 +11,7 @@ from torch import Tensor
 from som import losses
 from som.cameras.geometry import sample_image
 from som.errors import UserError
+from som.reductions import weighted_mean
 from som.scene import DynamicScene, ForegroundPoses, SceneRender
 from som.training import depth_order_terms
 from som.training.batch import Batch
@@ -207,7 +208,7 @@ class Objective:
             seen = batch.valid
             if not self.has_background and batch.foreground is not None:
                 seen = seen & batch.foreground
-            error = losses.weighted_mean(((context.render.rgb - batch.images) ** 2).mean(-1), seen)
+            error = weighted_mean(((context.render.rgb - batch.images) ** 2).mean(-1), seen)
             values["psnr"] = -10 * torch.log10(error.clamp(min=1e-10))
         return values, context.render
 
