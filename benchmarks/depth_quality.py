@@ -172,10 +172,10 @@ def measure_kitti(arguments) -> dict:
 
     from som.data.load import open_sequence
     from som.depth.estimate import predict_depth
-    from som.depth.training.build import make_dataset, make_networks, network_config, resolve_pose
-    from som.depth.training.collapse import collapse_reason
-    from som.depth.training.config import DepthTrainingConfig, LossWeights
-    from som.depth.training.trainer import DepthTrainer
+    from som.depth.learning.training.build import make_dataset, make_networks, network_config, resolve_pose
+    from som.depth.learning.training.collapse import collapse_reason
+    from som.depth.learning.training.config import DepthTrainingConfig, LossWeights
+    from som.depth.learning.training.trainer import DepthTrainer
 
     # K was scaled from 1242x375 and has integer pixel centres
     size, half = (64, 192), (0.5 * 640 / 1242, 0.5 * 192 / 375)

@@ -51,11 +51,11 @@ def measure(case: tuple, precision: str, device, rounds: int) -> dict:
     import torch
 
     from som.data.memory import memory_sequence
-    from som.depth.synthetic import RoadClipConfig, make_road_clip
-    from som.depth.training.annotations import Labels
-    from som.depth.training.build import make_dataset, make_networks, network_config, resolve_pose
-    from som.depth.training.config import DepthTrainingConfig, LossWeights, NetworkOptions
-    from som.depth.training.trainer import DepthTrainer
+    from som.depth.learning.synthetic import RoadClipConfig, make_road_clip
+    from som.depth.learning.training.annotations import Labels
+    from som.depth.learning.training.build import make_dataset, make_networks, network_config, resolve_pose
+    from som.depth.learning.training.config import DepthTrainingConfig, LossWeights, NetworkOptions
+    from som.depth.learning.training.trainer import DepthTrainer
 
     name, width, height, batch, scales, pose, weights = case
     clip = make_road_clip(RoadClipConfig(frames=4, width=96, height=48))
@@ -78,7 +78,7 @@ def measure(case: tuple, precision: str, device, rounds: int) -> dict:
     dataset = make_dataset(config, [sequence], network.initial_depth, labels)
     trainer = DepthTrainer(config, depth_net, dataset, pose_net=pose_net, device=device)
     trainer.objective.train()
-    from som.depth.training.batches import load_batches
+    from som.depth.learning.training.batches import load_batches
 
     batches = list(load_batches(dataset, trainer.plan, 0, 2, 0, trainer.device)) * (rounds + 1)
     stream, walls, cpus = iter(batches), [], []

@@ -1,8 +1,9 @@
 """Metric scale without labels: how well the camera's height above the road comes out, and what each part buys.
 
-Generated street clips (som/depth/synthetic) with the class spread of the priors, 30 % outlier objects, pitch and roll;
-the scale of the depth is hidden. Prints Markdown: errors of the camera height by form and kind of depth, an ablation of
-single steps, and the camera-height label over simulated epochs of a depth network that improves, with one bad epoch.
+Generated street clips (som/depth/learning/synthetic) with the class spread of the priors, 30 % outlier objects, pitch
+and roll; the scale of the depth is hidden. Prints Markdown: errors of the camera height by form and kind of depth, an
+ablation of single steps, and the camera-height label over simulated epochs of a depth network that improves, with one
+bad epoch.
 """
 
 from __future__ import annotations
@@ -103,7 +104,7 @@ class Case:
     """One clip, every n-th frame of it, under a hidden scale, with several kinds of depth."""
 
     def __init__(self, seed: int, options: argparse.Namespace):
-        from som.depth.synthetic import RoadClipConfig, degrade_depth, make_road_clip
+        from som.depth.learning.synthetic import RoadClipConfig, degrade_depth, make_road_clip
 
         clip = make_road_clip(RoadClipConfig(frames=options.frames, outliers=options.outliers, seed=seed))
         chosen = slice(None, None, options.step)
@@ -184,7 +185,7 @@ def table(title: str, cases: list[Case], kinds: list[str], variants: dict[str, d
 def epochs_of(case: Case, seed: int) -> list:
     """Depth of each epoch: noise and smear fall, the range opens from a contracted one, its unit is free; in one epoch
     it contracts again."""
-    from som.depth.synthetic import degrade_depth
+    from som.depth.learning.synthetic import degrade_depth
 
     depths = []
     for epoch in range(EPOCHS):

@@ -77,9 +77,9 @@ def converted(scene: str, data: Path):
 
 def trained(arguments, name: str, clips: list, teacher: str):
     """The network of a part, trained or read, and the CPU seconds of its training."""
-    from som.depth.multiview.build import make_multiview_trainer
-    from som.depth.training.checkpoint import load_checkpoint
-    from som.depth.training.config import DepthTrainingConfig, LossWeights, NetworkOptions
+    from som.depth.learning.multiview.build import make_multiview_trainer
+    from som.depth.learning.training.checkpoint import load_checkpoint
+    from som.depth.learning.training.config import DepthTrainingConfig, LossWeights, NetworkOptions
     from som.runs.work_dir import checkpoint_path
 
     height, width = clips[0].size
@@ -113,7 +113,7 @@ def score(arguments, title: str, net, clip) -> dict[str, dict]:
     """Network and sweep on one unseen clip."""
     import torch
 
-    from som.depth.multiview import predict_views
+    from som.depth.learning.multiview import predict_views
     from som.depth.sweep import plane_sweep
 
     frames = range(len(clip))

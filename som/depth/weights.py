@@ -35,7 +35,7 @@ from som.depth.networks.published import (
 from som.depth.networks.resnet import stacked_image_weight
 
 PARTS = ("depth_net", "pose_net")
-"""Entries of our training checkpoints (``som.depth.training``) that hold the weights of the networks."""
+"""Entries of our training checkpoints (``som.depth.learning.training``) that hold the weights of the networks."""
 KINDS = {"depth": "a depth net", "pose": "a pose net", "mvdepthnet": "an MVDepthNet", "encoder": "an encoder"}
 MAX_NAMES_SHOWN = 4
 """Names quoted in a message."""

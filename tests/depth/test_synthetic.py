@@ -5,7 +5,7 @@ import torch
 
 from som.cameras.geometry import invert_se3, pixel_centers, project_from_world, sample_image, unproject_to_world
 from som.depth.errors import DepthError
-from som.depth.synthetic import RoadClipConfig, degrade_depth, make_road_clip
+from som.depth.learning.synthetic import RoadClipConfig, degrade_depth, make_road_clip
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ import yaml
 
 from som.commands.main import dispatch
 from som.data.load import open_sequence
-from som.depth.synthetic import RoadClip, RoadClipConfig, make_road_clip
+from som.depth.learning.synthetic import RoadClip, RoadClipConfig, make_road_clip
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["--training.width", "64", "--training.height", "32", "--training.batch-size", "2", "--threads", "1"]

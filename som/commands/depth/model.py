@@ -11,11 +11,11 @@ import torch
 from som.commands.depth.options import ModelOptions
 from som.depth.errors import DepthError
 from som.depth.estimate.prior import Units
-from som.depth.multiview import MEASUREMENTS, MultiViewConfig, MultiViewNet
-from som.depth.multiview.build import measurement_rule
+from som.depth.learning.multiview import MEASUREMENTS, MultiViewConfig, MultiViewNet
+from som.depth.learning.multiview.build import measurement_rule
+from som.depth.learning.training.checkpoint import DepthCheckpoint, load_checkpoint
+from som.depth.learning.training.config import DepthTrainingConfig
 from som.depth.networks import DepthNet, NetworkConfig, make_depth_net
-from som.depth.training.checkpoint import DepthCheckpoint, load_checkpoint
-from som.depth.training.config import DepthTrainingConfig
 from som.depth.views import SourceConfig
 from som.depth.weights import load_weights
 from som.runs.progress import say

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import tyro
 
 from som.depth.errors import DepthError
-from som.depth.training.config import DepthConfig, DepthTrainingConfig, SweepOptions
+from som.depth.learning.training.config import DepthConfig, DepthTrainingConfig, SweepOptions
 from som.settings.numbers import Number
 
 Device = Literal["auto", "cpu", "cuda"]

@@ -28,13 +28,13 @@ from som.depth.errors import DepthError
 from som.depth.estimate import KINDS, DepthPrior, estimate_depth, predict_depth
 from som.depth.estimate.prior import Units
 from som.depth.estimate.teacher import sweep_config
+from som.depth.learning.multiview import MultiViewNet, predict_views
+from som.depth.learning.training.collapse import CollapseError, collapse_reason, ramp_warning
+from som.depth.learning.training.config import CollapseLimits
 from som.depth.metric_scale import metric_scale
 from som.depth.metrics import resize_by_disparity
-from som.depth.multiview import MultiViewNet, predict_views
 from som.depth.records import write_depth_folder, write_depth_prior
 from som.depth.sweep import plane_sweep
-from som.depth.training.collapse import CollapseError, collapse_reason, ramp_warning
-from som.depth.training.config import CollapseLimits
 from som.files import write_bytes
 from som.runs.device import choose_device, set_up_process
 from som.runs.progress import ProgressLine, say

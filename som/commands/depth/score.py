@@ -15,8 +15,8 @@ from som.data.sequence import DepthSequence
 from som.depth.draw import color_depth, color_error, disparity_range, sheet, to_bytes
 from som.depth.errors import DepthError
 from som.depth.evaluation import DepthEvaluation, markdown_table
+from som.depth.learning.multiview import MultiViewNet, predict_views
 from som.depth.metrics import average_flipped, resize_by_disparity
-from som.depth.multiview import MultiViewNet, predict_views
 from som.depth.records import write_scores
 from som.files import write_image
 from som.runs.device import choose_device, set_up_process

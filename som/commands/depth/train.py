@@ -14,11 +14,10 @@ from som.commands.depth.common import height_priors, open_inputs, road_and_objec
 from som.commands.depth.options import TrainCommand
 from som.data.sequence import DepthSequence
 from som.depth.errors import DepthError
-from som.depth.multiview import MultiViewNet, predict_views
-from som.depth.multiview.build import make_multiview_trainer, measurement_rule
-from som.depth.networks import DepthNet
-from som.depth.training.annotations import RoadAnnotations, together
-from som.depth.training.build import (
+from som.depth.learning.multiview import MultiViewNet, predict_views
+from som.depth.learning.multiview.build import make_multiview_trainer, measurement_rule
+from som.depth.learning.training.annotations import RoadAnnotations, together
+from som.depth.learning.training.build import (
     known_depth,
     make_dataset,
     make_networks,
@@ -26,12 +25,13 @@ from som.depth.training.build import (
     network_config,
     resolve_pose,
 )
-from som.depth.training.checkpoint import Units, load_checkpoint
-from som.depth.training.collapse import CollapseError, collapse_reason
-from som.depth.training.config import DepthTrainingConfig, check_training
-from som.depth.training.distributed import Processes, joined_processes
-from som.depth.training.teacher import swept_labels
-from som.depth.training.trainer import DepthTrainer
+from som.depth.learning.training.checkpoint import Units, load_checkpoint
+from som.depth.learning.training.collapse import CollapseError, collapse_reason
+from som.depth.learning.training.config import DepthTrainingConfig, check_training
+from som.depth.learning.training.distributed import Processes, joined_processes
+from som.depth.learning.training.teacher import swept_labels
+from som.depth.learning.training.trainer import DepthTrainer
+from som.depth.networks import DepthNet
 from som.depth.weights import load_weights
 from som.runs.device import choose_device, set_up_process
 from som.runs.interruption import Interrupted, NonFiniteLossError, stop_signals

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from som.depth.training.config import BlendOptions
+from som.depth.learning.training.config import BlendOptions
 
 DEFAULT = BlendOptions()
 

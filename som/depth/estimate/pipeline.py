@@ -23,14 +23,14 @@ from som.depth.estimate.prior import Clip, DepthPrior, Units, check_clip
 from som.depth.estimate.scale import scaled_to_metres
 from som.depth.estimate.student import Progress, at_size, network_size, predict_depth
 from som.depth.estimate.teacher import nearest_maps, sweep_teacher
+from som.depth.learning.training.annotations import Labels
+from som.depth.learning.training.build import known_depth, make_dataset, make_networks, network_config, resolve_pose
+from som.depth.learning.training.collapse import CollapseError, collapse_reason, ramp_warning
+from som.depth.learning.training.config import DepthConfig, DepthTrainingConfig, LossWeights
+from som.depth.learning.training.trainer import DepthTrainer
 from som.depth.metric_scale import Instances
 from som.depth.metrics import resize_by_disparity
 from som.depth.networks import DepthNet, NetworkConfig, make_depth_net
-from som.depth.training.annotations import Labels
-from som.depth.training.build import known_depth, make_dataset, make_networks, network_config, resolve_pose
-from som.depth.training.collapse import CollapseError, collapse_reason, ramp_warning
-from som.depth.training.config import DepthConfig, DepthTrainingConfig, LossWeights
-from som.depth.training.trainer import DepthTrainer
 from som.depth.weights import load_weights
 
 MIN_TEACHER_COVERAGE = 0.02

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from som.data.recording import DepthKind
 from som.depth.errors import DepthError
+from som.depth.learning.training.checkpoint import Units
 from som.depth.metric_scale import Instances
-from som.depth.training.checkpoint import Units
 
 KINDS: dict[Units, DepthKind] = {"metric": "metric", "scene": "scale", "relative": "scale"}
 """``depth_kind`` of the data set folder for each unit: all depth of one clip has one scale."""

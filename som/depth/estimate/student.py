@@ -10,10 +10,10 @@ from torch import Tensor
 
 from flow.progress import Progress
 from som.data.sequence import DepthSequence, target_size
+from som.depth.learning.training.config import DepthTrainingConfig
 from som.depth.metrics import resize_by_disparity
 from som.depth.networks import DepthNet
 from som.depth.networks.depth_net import STRIDE
-from som.depth.training.config import DepthTrainingConfig
 
 
 def network_size(size: tuple[int, int], longer: int) -> tuple[int, int]:

@@ -17,9 +17,9 @@ from som.depth.errors import DepthError
 from som.depth.estimate.clock import Clock
 from som.depth.estimate.prior import Clip
 from som.depth.estimate.student import Progress
+from som.depth.learning.training.config import DepthConfig, SweepOptions
 from som.depth.sweep import SweepConfig, SweepResult, plane_sweep, refine_poses
 from som.depth.sweep.pose_refinement import RefinementConfig
-from som.depth.training.config import DepthConfig, SweepOptions
 from som.files import resize_map
 
 MAX_SWEEP_BUDGET_SHARE = 0.6

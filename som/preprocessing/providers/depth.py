@@ -15,8 +15,8 @@ from flow.progress import Progress
 from som.cameras.geometry import resize_intrinsics
 from som.depth.errors import NoParallaxError
 from som.depth.estimate import DepthPrior, check_weights, estimate_depth, guess_layout
-from som.depth.training.collapse import CollapseError
-from som.depth.training.config import DepthConfig
+from som.depth.learning.training.collapse import CollapseError
+from som.depth.learning.training.config import DepthConfig
 from som.errors import UserError
 from som.preprocessing.config import DepthSettings
 from som.preprocessing.importing.depth import import_depth

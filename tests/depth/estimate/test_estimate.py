@@ -11,8 +11,8 @@ from som.depth.estimate.blending import DEFAULT, blend, gaussian_blur
 from som.depth.estimate.moving import below_feet, stand_on_ground
 from som.depth.estimate.scale import distance_scale
 from som.depth.estimate.student import network_size
-from som.depth.synthetic import RoadClip, RoadClipConfig, make_road_clip
-from som.depth.training.collapse import CollapseError
+from som.depth.learning.synthetic import RoadClip, RoadClipConfig, make_road_clip
+from som.depth.learning.training.collapse import CollapseError
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from som.depth.losses.metric import camera_height_loss, rough_height_loss
+from som.depth.learning.losses.metric import camera_height_loss, rough_height_loss
 from som.depth.metric_scale.objects import height_per_depth_in_rows
 
 K = torch.tensor([[[60.0, 0, 16], [0, 64.0, 6], [0, 0, 1]]], dtype=torch.float64)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from som.depth.errors import DepthError
+from som.depth.learning.synthetic import RoadClipConfig, degrade_depth, make_road_clip
 from som.depth.metric_scale import (
     DEFAULT_PRIORS,
     FrameConfig,
@@ -14,7 +15,6 @@ from som.depth.metric_scale import (
     ObjectStatus,
     metric_scale,
 )
-from som.depth.synthetic import RoadClipConfig, degrade_depth, make_road_clip
 
 HIDDEN = 0.23
 """Metres per unit of the depth that is handed in."""
