@@ -11,7 +11,7 @@ import torch
 
 from flow.compute import compute_video_flow, open_video_flow
 from flow.dis import DISEstimator
-from flow.errors import FlowError
+from flow.errors import FlowError, UserError
 from flow.estimator import FlowEstimator
 from flow.video_flow import flow_path, read_flow_file, write_flow_file
 
@@ -273,7 +273,7 @@ def test_bad_input_is_named(tmp_path):
         (lambda: compute_video_flow(frames, FakeEstimator(), max_side=20), "at least 8 px"),
         (lambda: open_video_flow(tmp_path), "does not exist"),
     ):
-        with pytest.raises(FlowError, match=words):
+        with pytest.raises(UserError, match=words):
             call()
 
 
