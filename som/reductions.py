@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 MAX_SORTED_ELEMENTS = 16_384
@@ -54,7 +54,7 @@ def masked_difference(a: Float[Tensor, "*s"], b: Float[Tensor, "*s"], weights: T
 
 
 def quantile_threshold(
-    values: Float[Tensor, "*s"], weights: Float[Tensor, "*s"] | None, quantile: float
+    values: Float[Tensor, "*s"], weights: Shaped[Tensor, "*s"] | None, quantile: float
 ) -> Float[Tensor, ""]:
     """The ``ceil(quantile n)``-th smallest of the n values with weight > 0 (at least the smallest); +inf if n = 0.
 
@@ -76,7 +76,7 @@ def quantile_threshold(
 
 def trimmed_mean(
     errors: Float[Tensor, "*s"],
-    weights: Float[Tensor, "*s"] | None = None,
+    weights: Shaped[Tensor, "*s"] | None = None,
     quantile: float = 1.0,
     gains: Float[Tensor, "*s"] | None = None,
 ) -> Float[Tensor, ""]:

@@ -61,14 +61,14 @@ class Camera:
         UserError: shapes, types or devices do not fit each other, or the model is unknown.
     """
 
-    K: Float[Tensor, "*b 3 3"]
+    K: Float[Tensor, "*#b 3 3"]
     """Intrinsics in pixels, without skew."""
-    w2c: Float[Tensor, "*b 4 4"]
+    w2c: Float[Tensor, "*#b 4 4"]
     """World to camera, rigid."""
     width: int
     height: int
     model: CameraModel = "pinhole"
-    distortion: Float[Tensor, "*b c"] | None = None
+    distortion: Float[Tensor, "*#b c"] | None = None
     """Coefficients of the model, see ``som.cameras.distortion``; None for a pinhole."""
 
     def __post_init__(self) -> None:
@@ -209,8 +209,8 @@ class Camera:
     # -- from the world to pixels and back --------------------------------------------------------------------------
 
     def project(
-        self, points: Float[Tensor, "*b n 3"], min_depth: float = 1e-5
-    ) -> tuple[Float[Tensor, "*b n 2"], Float[Tensor, "*b n"]]:
+        self, points: Float[Tensor, "*#b n 3"], min_depth: float = 1e-5
+    ) -> tuple[Float[Tensor, "*#b n 2"], Float[Tensor, "*#b n"]]:
         """Where world points are seen.
 
         Args:
@@ -224,7 +224,7 @@ class Camera:
         _check_points("points", points, 3)
         return self.project_local(transform_points(self.w2c, points), min_depth)
 
-    def unproject(self, xy: Float[Tensor, "*b n 2"], depth: Float[Tensor, "*b n"]) -> Float[Tensor, "*b n 3"]:
+    def unproject(self, xy: Float[Tensor, "*#b n 2"], depth: Float[Tensor, "*#b n"]) -> Float[Tensor, "*#b n 3"]:
         """World points seen at image coordinates with z-depth ``depth``; leading dimensions broadcast.
 
         Nan at pixels of a distorted picture that no direction is sent to.
@@ -233,14 +233,14 @@ class Camera:
         return transform_points(self.c2w, direction * (depth / direction[..., 2])[..., None])
 
     def project_local(
-        self, points: Float[Tensor, "*b n 3"], min_depth: float = 1e-5
-    ) -> tuple[Float[Tensor, "*b n 2"], Float[Tensor, "*b n"]]:
+        self, points: Float[Tensor, "*#b n 3"], min_depth: float = 1e-5
+    ) -> tuple[Float[Tensor, "*#b n 2"], Float[Tensor, "*#b n"]]:
         """``project`` of points in camera axes."""
         plane = lens.to_plane(points, self.model, min_depth)
         moved = lens.distort(plane, self.model, self._coefficients())
         return moved * self._focal() + self._principal_point(), points[..., 2]
 
-    def unproject_local(self, xy: Float[Tensor, "*b n 2"]) -> Float[Tensor, "*b n 3"]:
+    def unproject_local(self, xy: Float[Tensor, "*#b n 2"]) -> Float[Tensor, "*#b n 3"]:
         """Directions in camera axes of image coordinates; of a pinhole and of ``opencv`` with z = 1."""
         _check_points("xy", xy, 2)
         plane = (xy - self._principal_point()) / self._focal()
@@ -250,7 +250,7 @@ class Camera:
         """Image coordinates of all pixel centres, row by row."""
         return pixel_centers(self.height, self.width, device=self.K.device, dtype=self.K.dtype).flatten(0, 1)
 
-    def rays(self, xy: Float[Tensor, "*b n 2"] | None = None) -> tuple[Tensor, Tensor]:
+    def rays(self, xy: Float[Tensor, "*#b n 2"] | None = None) -> tuple[Tensor, Tensor]:
         """Unit directions in the world.
 
         Args:

@@ -53,8 +53,8 @@ def from_plane(uv: Float[Tensor, "*n 2"], model: CameraModel) -> Float[Tensor, "
 
 
 def distort(
-    uv: Float[Tensor, "*n 2"], model: CameraModel, coefficients: Float[Tensor, "*n c"] | None
-) -> Float[Tensor, "*n 2"]:
+    uv: Float[Tensor, "*#n 2"], model: CameraModel, coefficients: Float[Tensor, "*#n c"] | None
+) -> Float[Tensor, "*#n 2"]:
     """Moves points of the plane as the lens does; the leading dimensions broadcast."""
     if model == "pinhole" or coefficients is None:
         return uv
@@ -77,8 +77,8 @@ def distort(
 
 
 def undistort(
-    uv: Float[Tensor, "*n 2"], model: CameraModel, coefficients: Float[Tensor, "*n c"] | None
-) -> Float[Tensor, "*n 2"]:
+    uv: Float[Tensor, "*#n 2"], model: CameraModel, coefficients: Float[Tensor, "*#n c"] | None
+) -> Float[Tensor, "*#n 2"]:
     """Inverse of ``distort`` by Newton's method from the distorted point on; nan where no point is sent to ``uv``.
 
     The last step is differentiable and makes the gradients those of the exact inverse.

@@ -46,8 +46,8 @@ def transform_points(T_b_a: Float[Tensor, "*#b 4 4"], points: Float[Tensor, "*#b
 
 
 def unproject(
-    xy: Float[Tensor, "*b n 2"], depth: Float[Tensor, "*b n"], K: Float[Tensor, "*b 3 3"]
-) -> Float[Tensor, "*b n 3"]:
+    xy: Float[Tensor, "*#b n 2"], depth: Float[Tensor, "*#b n"], K: Float[Tensor, "*#b 3 3"]
+) -> Float[Tensor, "*#b n 3"]:
     """Points in the camera frame, z K^-1 (x, y, 1), for a K without skew."""
     x = (xy[..., 0] - K[..., None, 0, 2]) / K[..., None, 0, 0]
     y = (xy[..., 1] - K[..., None, 1, 2]) / K[..., None, 1, 1]
@@ -55,11 +55,11 @@ def unproject(
 
 
 def unproject_to_world(
-    xy: Float[Tensor, "*b n 2"],
-    depth: Float[Tensor, "*b n"],
-    K: Float[Tensor, "*b 3 3"],
-    w2c: Float[Tensor, "*b 4 4"],
-) -> Float[Tensor, "*b n 3"]:
+    xy: Float[Tensor, "*#b n 2"],
+    depth: Float[Tensor, "*#b n"],
+    K: Float[Tensor, "*#b 3 3"],
+    w2c: Float[Tensor, "*#b 4 4"],
+) -> Float[Tensor, "*#b n 3"]:
     """Points in the world frame seen at image coordinates ``xy`` with z-depth ``depth``."""
     return transform_points(invert_se3(w2c), unproject(xy, depth, K))
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import roma
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Real
 from numpy.typing import ArrayLike
 from scipy.spatial.transform import Rotation, Slerp
 from torch import Tensor
@@ -155,7 +155,7 @@ def quat_xyzw_to_matrix(quats_xyzw: Float[np.ndarray, "n 4"]) -> Float[np.ndarra
 
 
 def slerp(
-    times: Float[np.ndarray, "n"], rotations: Float[np.ndarray, "n 3 3"], wanted: Float[np.ndarray, "m"]
+    times: Real[np.ndarray, "n"], rotations: Float[np.ndarray, "n 3 3"], wanted: Real[np.ndarray, "m"]
 ) -> Float[np.ndarray, "m 3 3"]:
     """Rotations at ``wanted`` times that turn evenly, about one axis, from each given rotation to the next.
 

@@ -27,7 +27,7 @@ GAP_PX = 4
 """Pixels between the pictures of a sheet."""
 
 Depth = Float[Tensor | np.ndarray, "h w"]
-Picture = UInt8[np.ndarray, "h w 3"]
+Picture = UInt8[np.ndarray, "_ _ 3"]
 
 
 def disparity_range(depth: Depth, low: float = 2.0, high: float = 98.0) -> tuple[float, float]:

@@ -29,7 +29,7 @@ PARENT_MOTION_WEIGHT = 0.05
 
 
 def assign(
-    parts: RigidParts, tracks: LiftedTracks, neighbors: Int[Tensor, "q k"], tolerance: float
+    parts: RigidParts, tracks: LiftedTracks, neighbors: Int[Tensor, "q n"], tolerance: float
 ) -> tuple[Int[Tensor, "q"], Float[Tensor, "q k"], Float[Tensor, "q 3"]]:
     """The part that explains each track and its neighbours best; the residuals under all parts (Q, K), and the place
     of each track in its own."""
@@ -58,7 +58,7 @@ def fit_part(
 
 
 def refine_parts(
-    parts: RigidParts, tracks: LiftedTracks, neighbors: Int[Tensor, "q k"], tolerance: float, iterations: int = 5
+    parts: RigidParts, tracks: LiftedTracks, neighbors: Int[Tensor, "q n"], tolerance: float, iterations: int = 5
 ) -> tuple[Int[Tensor, "q"], Float[Tensor, "q k"], Float[Tensor, "q 3"]]:
     """Alternates between assigning tracks to parts and fitting parts to their tracks; changes ``parts`` in place."""
     labels, residuals, places = assign(parts, tracks, neighbors, tolerance)

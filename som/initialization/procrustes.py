@@ -8,12 +8,12 @@ from torch import Tensor
 
 
 def weighted_procrustes(
-    source: Float[Tensor, "*b n 3"],
-    target: Float[Tensor, "*b n 3"],
-    weights: Float[Tensor, "*b n"],
-    prior_rotation: Float[Tensor, "*b 3 3"] | None = None,
+    source: Float[Tensor, "*#b n 3"],
+    target: Float[Tensor, "*#b n 3"],
+    weights: Float[Tensor, "*#b n"],
+    prior_rotation: Float[Tensor, "*#b 3 3"] | None = None,
     prior_strength: float = 1e-3,
-) -> tuple[Float[Tensor, "*b 3 3"], Float[Tensor, "*b 3"]]:
+) -> tuple[Float[Tensor, "*#b 3 3"], Float[Tensor, "*#b 3"]]:
     """Rotation and translation that minimise ``sum w |R x + t - y|^2`` (Kabsch 1976, Umeyama 1991).
 
     Args:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from som.losses.ordinal import check_pairs, known_pairs
@@ -15,7 +15,7 @@ def discordance_rate(
     pred_i: Float[Tensor, "*p"],
     pred_j: Float[Tensor, "*p"],
     signs: Float[Tensor, "*p"],
-    weights: Float[Tensor, "*p"] | None = None,
+    weights: Shaped[Tensor, "*p"] | None = None,
 ) -> Float[Tensor, ""]:
     """Weighted share of pairs whose rendered order contradicts their sign; equal rendered depths count as half wrong.
 

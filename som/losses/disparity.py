@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from som.reductions import check_same_shape, trimmed_mean
@@ -34,7 +34,7 @@ def known_disparity(
 def disparity_l1(
     pred_depth: Float[Tensor, "*s"],
     depth: Float[Tensor, "*s"],
-    weights: Float[Tensor, "*s"] | None = None,
+    weights: Shaped[Tensor, "*s"] | None = None,
     quantile: float = 0.98,
 ) -> Float[Tensor, ""]:
     """Trimmed ``|1/pred - 1/depth|`` where both depths are known.
@@ -58,7 +58,7 @@ def disparity_l1(
 def disparity_gradient(
     pred_depth: Float[Tensor, "b h w"],
     depth: Float[Tensor, "b h w"],
-    weights: Float[Tensor, "b h w"] | None = None,
+    weights: Shaped[Tensor, "b h w"] | None = None,
     quantile: float = 0.95,
 ) -> Float[Tensor, ""]:
     """Trimmed L1 between forward differences of disparity, the sum of the x and the y direction.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from som.losses.trimmed import trimmed_l1
@@ -11,7 +11,7 @@ from som.reductions import check_same_shape, weighted_mean
 
 def foreground_mask(
     foreground: Float[Tensor, "b h w"],
-    mask: Float[Tensor, "b h w"],
+    mask: Shaped[Tensor, "b h w"],
     valid: Tensor | None = None,
     quantile: float = 0.98,
 ) -> Float[Tensor, ""]:
@@ -33,7 +33,7 @@ def foreground_mask(
 
 
 def coverage(
-    alpha: Float[Tensor, "b h w"], target: Float[Tensor, "b h w"] | None = None, valid: Tensor | None = None
+    alpha: Float[Tensor, "b h w"], target: Shaped[Tensor, "b h w"] | None = None, valid: Tensor | None = None
 ) -> Float[Tensor, ""]:
     """Mean squared difference between accumulated opacity and what it should be.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from som.losses.ordinal import Kind, check_pairs, known_pairs, ordinal_depth
@@ -58,7 +58,7 @@ def cross_frame_order(
     pred_target_j: Float[Tensor, "*p"],
     signs_source: Float[Tensor, "*p"],
     signs_target: Float[Tensor, "*p"],
-    weights: Float[Tensor, "*p"] | None = None,
+    weights: Shaped[Tensor, "*p"] | None = None,
     gate: Gate = "agree",
     kind: Kind = "hinge",
     margin: float | Tensor = 0.02,
@@ -97,7 +97,7 @@ def note_order(
     pred_i: Float[Tensor, "*p"],
     pred_j: Float[Tensor, "*p"],
     signs: Float[Tensor, "*p"],
-    weights: Float[Tensor, "*p"] | None = None,
+    weights: Shaped[Tensor, "*p"] | None = None,
     form: Form = "v2",
     tolerance: float = 0.05,
 ) -> Float[Tensor, ""]:

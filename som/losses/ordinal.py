@@ -10,7 +10,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from som.reductions import check_same_shape, weighted_mean
@@ -32,7 +32,7 @@ def _send(values: Tensor, device: torch.device) -> Tensor:
     return values.to(device, non_blocking=True)
 
 
-def values_at(maps: Float[Tensor, "b h w"], index: Int[Tensor, "b p"]) -> Float[Tensor, "b p"]:
+def values_at(maps: Shaped[Tensor, "b h w"], index: Int[Tensor, "b p"]) -> Shaped[Tensor, "b p"]:
     """Values of each frame's map at flat pixel indices ``row * W + column``; differentiable in the maps.
 
     Raises:
@@ -175,7 +175,7 @@ def ordinal_depth(
     pred_i: Float[Tensor, "*p"],
     pred_j: Float[Tensor, "*p"],
     signs: Float[Tensor, "*p"],
-    weights: Float[Tensor, "*p"] | None = None,
+    weights: Shaped[Tensor, "*p"] | None = None,
     kind: Kind = "hinge",
     margin: float | Tensor = 0.02,
     temperature: float = 0.02,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from som.reductions import check_same_shape, weighted_mean
@@ -88,7 +88,7 @@ def _correlation(
 def pearson_depth(
     pred_depth: Float[Tensor, "b h w"],
     depth: Float[Tensor, "b h w"],
-    weights: Float[Tensor, "b h w"] | None = None,
+    weights: Shaped[Tensor, "b h w"] | None = None,
     space: Space = "disparity",
 ) -> Float[Tensor, ""]:
     """Mean over images of ``1 - rho``, rho the weighted correlation of rendered and prior disparity.
@@ -162,7 +162,7 @@ def patch_pearson_depth(
     pred_depth: Float[Tensor, "b h w"],
     depth: Float[Tensor, "b h w"],
     corners: Int[Tensor, "b k 2"],
-    weights: Float[Tensor, "b h w"] | None = None,
+    weights: Shaped[Tensor, "b h w"] | None = None,
     box: int | None = None,
     space: Space = "disparity",
     min_spread: float = 0.01,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from som.reductions import check_same_shape, weighted_mean
@@ -23,7 +23,7 @@ def _check_images(name: str, pred: Tensor, target: Tensor, valid: Tensor | None)
 
 
 def l1(
-    pred: Float[Tensor, "b h w c"], target: Float[Tensor, "b h w c"], valid: Bool[Tensor, "b h w"] | None = None
+    pred: Float[Tensor, "b h w c"], target: Float[Tensor, "b h w c"], valid: Shaped[Tensor, "b h w"] | None = None
 ) -> Float[Tensor, ""]:
     """Mean absolute colour difference over valid pixels.
 
@@ -84,7 +84,7 @@ def ssim_map(
 
 
 def ssim_loss(
-    pred: Float[Tensor, "b h w c"], target: Float[Tensor, "b h w c"], valid: Bool[Tensor, "b h w"] | None = None
+    pred: Float[Tensor, "b h w c"], target: Float[Tensor, "b h w c"], valid: Shaped[Tensor, "b h w"] | None = None
 ) -> Float[Tensor, ""]:
     """``1 - SSIM``, the mean over windows whose pixels are *all* valid; windows that touch a masked pixel do not count.
 
@@ -113,7 +113,7 @@ def ssim_loss(
 def photometric(
     pred: Float[Tensor, "b h w c"],
     target: Float[Tensor, "b h w c"],
-    valid: Bool[Tensor, "b h w"] | None = None,
+    valid: Shaped[Tensor, "b h w"] | None = None,
     ssim_weight: float = 0.2,
 ) -> Float[Tensor, ""]:
     """``(1 - w) L1 + w (1 - SSIM)`` (Kerbl et al. 2023, arXiv 2308.04079).

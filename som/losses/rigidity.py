@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from scipy.spatial import cKDTree
 from torch import Tensor
 
@@ -49,7 +49,7 @@ def local_isometry(
     positions_a: Float[Tensor, "g 3"],
     positions_b: Float[Tensor, "g 3"],
     neighbors: Int[Tensor, "g k"],
-    weights: Float[Tensor, "g k"] | None = None,
+    weights: Shaped[Tensor, "g k"] | None = None,
 ) -> Float[Tensor, ""]:
     """Mean change of the distance to each neighbour between times a and b.
 
@@ -77,7 +77,7 @@ def as_rigid_as_possible(
     positions_b: Float[Tensor, "g 3"],
     rotations_b: Float[Tensor, "g 3 3"],
     neighbors: Int[Tensor, "g k"],
-    weights: Float[Tensor, "g k"] | None = None,
+    weights: Shaped[Tensor, "g k"] | None = None,
 ) -> Float[Tensor, ""]:
     """Mean change of each neighbour's position as seen in the point's own rotating frame.
 

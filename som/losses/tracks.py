@@ -11,8 +11,8 @@ from som.reductions import check_same_shape, trimmed_mean
 
 
 def interval_gains(
-    query_times: Int[Tensor, "*s"], target_times: Int[Tensor, "*s"], num_times: int
-) -> Float[Tensor, "*s"]:
+    query_times: Int[Tensor, "*#s"], target_times: Int[Tensor, "*#s"], num_times: int
+) -> Float[Tensor, "*#s"]:
     """``exp(-2 |dt| / T)`` per element: tracks over long intervals are trusted less.
 
     Args:

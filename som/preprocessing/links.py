@@ -84,7 +84,7 @@ def link_by_flow(dataset: VideoDataset, flow: VideoFlow) -> Links | None:
         times = [t for t in range(min(flow.num_frames, dataset.num_times) - stride) if min(index[[t, t + stride]]) >= 0]
         pairs = [(t, t + stride) for t in times if (t, t + stride) in flow and (t + stride, t) in flow]
         chosen = pairs[:: max(1, len(pairs) // NUM_PAIRS)]
-        found = [(*index[list(pair)], *_grid_points(train, index[pair[0]], flow, pair)) for pair in chosen]
+        found = [(*index[list(pair)], *_grid_points(train, int(index[pair[0]]), flow, pair)) for pair in chosen]
         if sum(len(points) for _, _, points, _ in found) >= MIN_LINKED_POINTS:
             source, target = (np.repeat([f[k] for f in found], [len(f[2]) for f in found]) for k in (0, 1))
             return _make_links(train, source, target, *(np.concatenate([f[k] for f in found]) for k in (2, 3)))

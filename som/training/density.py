@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from som.scene import DynamicScene
     from som.training.optimizers import GroupedOptimizers
 
 
+@runtime_checkable
 class Strategy(Protocol):
     """What the trainer asks of density control; in the manner of gsplat's strategies, for scenes with several parts.
 

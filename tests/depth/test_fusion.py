@@ -236,7 +236,8 @@ def test_ply_comes_back_as_it_went(tmp_path):
 
 
 def test_ply_has_the_bytes_that_viewers_expect(tmp_path):
-    cloud = PointCloud(np.array([[1, 2, 3]], np.float32), np.array([[1, 0.5, 0]], np.float32), *np.array([[0.5], [4]]))
+    point, color = np.array([[1, 2, 3]], np.float32), np.array([[1, 0.5, 0]], np.float32)
+    cloud = PointCloud(point, color, np.array([0.5]), np.array([4]))
     write_ply(tmp_path / "one.ply", cloud)
     header, body = (tmp_path / "one.ply").read_bytes().split(b"end_header\n")
     lines = header.decode().splitlines()

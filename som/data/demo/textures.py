@@ -35,10 +35,10 @@ def _planks(
 ) -> np.ndarray:
     """Boards along the rows, each with its own tone and grain; ``length`` of a board relative to the width."""
     out = np.zeros((height, width, 3))
-    edges = np.linspace(0, height, rows + 1).astype(int)
+    edges = np.linspace(0, height, rows + 1).astype(int).tolist()
     for top, bottom in pairwise(edges):
         cuts = (np.arange(-1, np.ceil(1 / length) + 2) - rng.uniform()) * length * width
-        for left, right in pairwise(cuts.astype(int)):
+        for left, right in pairwise(cuts.astype(int).tolist()):
             a, b = max(left, 0), min(right, width)
             if b <= a:
                 continue

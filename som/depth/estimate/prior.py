@@ -38,10 +38,10 @@ class DepthPrior:
     """How the depth was made and scaled: plain numbers and texts, for JSON. ``factor`` is what depth and poses were
     multiplied by, from the unit of the given poses (or of the network) to ``units``; ``warnings``, if there are any, is
     a list of sentences for the user."""
-    teacher: Float[Tensor, "t h w"] | None = None
+    teacher: Float[Tensor, "t _ _"] | None = None
     """What the plane sweep knew, 0 = unknown, in the unit of the given poses and at the size it worked at; None without
     a sweep."""
-    network: Float[Tensor, "t h w"] | None = None
+    network: Float[Tensor, "t _ _"] | None = None
     """What the network alone said, likewise."""
 
 

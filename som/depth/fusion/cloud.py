@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Real
 from scipy.spatial import cKDTree
 from torch import Tensor
 
@@ -141,7 +141,7 @@ def _checked(
 
 
 def _kept(
-    depth: Float[Tensor, "h w"], votes: Float[Tensor, "h w"], others: int, options: FusionOptions
+    depth: Float[Tensor, "h w"], votes: Real[Tensor, "h w"], others: int, options: FusionOptions
 ) -> Bool[Tensor, "h w"]:
     """Known, confirmed, and away from the border, depth edges and the ends of the searched range."""
     good = torch.zeros_like(depth, dtype=torch.bool)

@@ -7,7 +7,7 @@ from enum import IntEnum
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Real
 from torch import Tensor
 
 from som.cameras.geometry import unproject
@@ -139,7 +139,7 @@ class _Masks:
     def area(self, among: Tensor | slice = slice(None)) -> Tensor:
         return torch.bincount(self.owner[among], minlength=self.count).view(self.shape)
 
-    def spread(self, of_objects: Float[Tensor, "b n"]) -> Float[Tensor, "p"]:
+    def spread(self, of_objects: Real[Tensor, "b n"]) -> Real[Tensor, "p"]:
         """Each pixel's value of its object."""
         return of_objects.flatten()[self.owner]
 
@@ -255,8 +255,8 @@ def _span(masks: _Masks, plane: RoadPlane, K: Tensor, height: int, width: int) -
 
 
 def horizon_outliers(
-    height_ratio: Float[Tensor, "b n"], heights: Float[Tensor, "b n"], camera_height: float, max_error: float
-) -> Bool[Tensor, "b n"]:
+    height_ratio: Float[Tensor, "*n"], heights: Float[Tensor, "*n"], camera_height: float, max_error: float
+) -> Bool[Tensor, "*n"]:
     """Objects whose height by the horizon, ratio x camera height, differs from the prior by ``max_error`` of it.
 
     After Scale Field (Lee et al., CVPR 2023), Eq. 2: heights are in the ratio of (bottom to horizon) to (bottom to

@@ -112,7 +112,7 @@ class DepthDecoder(nn.Module):
         """The convolutions that make the logits, finest scale first."""
         return [m for layer in self.decoder[10:] for m in layer.modules() if isinstance(m, nn.Conv2d)]
 
-    def forward(self, features: list[Float[Tensor, "b f hs ws"]]) -> list[Float[Tensor, "b c h w"]]:
+    def forward(self, features: list[Float[Tensor, "b _ _ _"]]) -> list[Float[Tensor, "b c _ _"]]:
         """Logits of each scale, finest first."""
         logits = []
         x = features[-1]

@@ -82,7 +82,7 @@ class ResNetDepth(nn.Module):
         """The convolutions that make the logits, finest scale first."""
         return self.decoder.output_convs()
 
-    def forward(self, images: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b c hs ws"]]:
+    def forward(self, images: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b c _ _"]]:
         return self.decoder(self.encoder(images))
 
 

@@ -171,7 +171,7 @@ class MVDepthNet(nn.Module):
 
     def decode(
         self, image: Float[Tensor, "b 3 h w"], volume: Float[Tensor, "b 64 h w"]
-    ) -> list[Float[Tensor, "b 1 hs ws"]]:
+    ) -> list[Float[Tensor, "b 1 _ _"]]:
         """Disparity in (0, 2) per metre, finest first, from a normalised image and its cost volume."""
         x = torch.cat([image, volume], dim=1)
         skips = []

@@ -152,7 +152,7 @@ class PackNet(nn.Module):
         """The convolutions that make the logits, finest scale first."""
         return [getattr(self, f"disp{level}_layer").conv1 for level in range(1, 5)]
 
-    def forward(self, images: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b c hs ws"]]:
+    def forward(self, images: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b c _ _"]]:
         """Logits at full size, 1/2, 1/4 and 1/8; sides must be multiples of 32."""
         x = self.pre_calc(images)
         skips = [x]

@@ -94,7 +94,7 @@ class PoseNet(nn.Module, ABC):
     ) -> tuple[Float[Tensor, "b n 3"], Float[Tensor, "b n 3"], Tensor]:
         """Rotation, translation, and whether the pose is to be inverted (B,N)."""
 
-    def _read(self, numbers: Float[Tensor, "b n 6"]) -> tuple[Tensor, Tensor]:
+    def _read(self, numbers: Float[Tensor, "b n _"]) -> tuple[Tensor, Tensor]:
         """Rotation and translation, in float32 at least."""
         numbers = POSE_SCALE * (numbers if numbers.dtype == torch.float64 else numbers.float())
         first, second = numbers[..., :3], numbers[..., 3:6]

@@ -110,7 +110,7 @@ class ResNetEncoder(nn.Module):
         self.channels: list[int] = self.encoder.channels
         """Channels of the five feature maps, finest first."""
 
-    def forward(self, images: Float[Tensor, "b c h w"]) -> list[Float[Tensor, "b f hs ws"]]:
+    def forward(self, images: Float[Tensor, "b c h w"]) -> list[Float[Tensor, "b _ _ _"]]:
         """Feature maps at 1/2, 1/4, 1/8, 1/16 and 1/32 of the size of ``images`` (B, 3 num_images, H, W) in [0, 1]."""
         return self.encoder((images - 0.45) / 0.225)
 

@@ -213,7 +213,7 @@ def _occluded_depth(segments: Segments, z: np.ndarray, number: int, in_front: fl
 def _fill(depth: np.ndarray, segments: Segments, rigid: _RigidObject, xy: np.ndarray, offset: float) -> None:
     """Writes the depth of a rigid object's points to its segments: interpolated, beyond them that of the nearest."""
     shape = rigid.shape
-    for n in rigid.segments:
+    for n in rigid.segments.tolist():
         t, here = segments.frame[n], _points_of(shape, segments, n)
         positions, values = xy[shape.track[here], t], shape.log_z[here]
         # the median of neighbours: a point that slides along an edge is no spike

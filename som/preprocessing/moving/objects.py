@@ -64,15 +64,16 @@ def _join(
     """Gives tracks that follow a rigid object to it; returns the objects that have many more or fewer of them now."""
     if not shapes:
         return set()
-    objects = np.array(sorted(shapes))
+    numbers = sorted(shapes)
+    objects = np.array(numbers)
     candidate = ~np.isin(owner, objects)
-    misfit = np.stack([misfits(shapes[t], _beside(segments, t, candidate), xy, K, options.shape) for t in objects])
+    misfit = np.stack([misfits(shapes[t], _beside(segments, t, candidate), xy, K, options.shape) for t in numbers])
     joining = np.isfinite(misfit).any(0)
     after = np.where(joining, objects[misfit.argmin(0)], owner)
     moved = np.concatenate([owner[joining], after[joining]])
     owner[:] = after
-    numbers, counts = np.unique(moved, return_counts=True)
-    return {int(number) for number in numbers[counts >= options.shape.min_points // 2]}
+    changed, counts = np.unique(moved, return_counts=True)
+    return {int(number) for number in changed[counts >= options.shape.min_points // 2]}
 
 
 def _beside(segments: Segments, object_id: int, candidate: Bool[np.ndarray, "q"]) -> Bool[np.ndarray, "q t"]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeAlias, TypeVar, cast
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar, cast, runtime_checkable
 
 import numpy as np
 import torch
@@ -166,6 +166,7 @@ Settings = TypeVar("Settings", contravariant=True)
 Found = TypeVar("Found", bound=Result, covariant=True)
 
 
+@runtime_checkable
 class Provider(Protocol[Settings, Found]):
     """Makes one prior of a clip. A frozen dataclass is best: its fields then count among what the result depends on."""
 
@@ -204,6 +205,7 @@ def given_path(settings: CameraSettings | MaskSettings | TrackSettings | DepthSe
     return settings.given
 
 
+@runtime_checkable
 class CameraProvider(Provider[CameraSettings, CameraResult], Protocol):
     """Makes the cameras."""
 
@@ -212,6 +214,7 @@ class CameraProvider(Provider[CameraSettings, CameraResult], Protocol):
     to go by."""
 
 
+@runtime_checkable
 class MaskProvider(Provider[MaskSettings, MaskResult], Protocol):
     """Makes the masks of what moves by itself."""
 
@@ -220,9 +223,11 @@ class MaskProvider(Provider[MaskSettings, MaskResult], Protocol):
     out of the cameras, by which the final masks are made."""
 
 
+@runtime_checkable
 class TrackProvider(Provider[TrackSettings, TrackResult], Protocol):
     """Makes the point tracks."""
 
 
+@runtime_checkable
 class DepthProvider(Provider[DepthSettings, DepthResult], Protocol):
     """Makes the depth."""

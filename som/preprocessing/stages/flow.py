@@ -68,7 +68,7 @@ def _judge(made: VideoFlow, T: int) -> dict[str, Any]:
     """Size, and on up to 8 pairs of each stride how well forward and backward flow agree; motion in pixels."""
     agree, speed = {}, []
     for stride in made.strides():
-        starts = np.unique(np.linspace(0, T - stride - 1, 8).astype(int))
+        starts = np.unique(np.linspace(0, T - stride - 1, 8).astype(int)).tolist()
         checks = [check_consistency(made.get(s, s + stride), made.get(s + stride, s))[0].consistent for s in starts]
         agree[str(stride)] = round(float(torch.stack(checks).float().mean()), 3)
         if stride == 1:

@@ -114,20 +114,20 @@ def test_number_of_parameters(name, parameters):
 
 
 @pytest.mark.parametrize(
-    ("config", "message"),
+    ("options", "message"),
     [
-        (NetworkConfig("vgg"), "unknown depth network"),
-        (NetworkConfig(head="relu"), "unknown head"),
-        (NetworkConfig(upsampling="cubic"), "unknown upsampling"),
-        (NetworkConfig("packnet", upsampling="bilinear"), "unpacking"),
-        (NetworkConfig(num_scales=5), "num_scales"),
-        (NetworkConfig(depth_range=(1.0, 0.5)), "depth_range"),
-        (NetworkConfig(initial_depth=200.0), "initial_depth"),
+        ({"name": "vgg"}, "unknown depth network"),
+        ({"head": "relu"}, "unknown head"),
+        ({"upsampling": "cubic"}, "unknown upsampling"),
+        ({"name": "packnet", "upsampling": "bilinear"}, "unpacking"),
+        ({"num_scales": 5}, "num_scales"),
+        ({"depth_range": (1.0, 0.5)}, "depth_range"),
+        ({"initial_depth": 200.0}, "initial_depth"),
     ],
 )
-def test_contradictions_raise(config, message):
+def test_contradictions_raise(options, message):
     with pytest.raises(DepthError, match=message):
-        make_depth_net(config)
+        make_depth_net(NetworkConfig(**options))
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from som.cameras.geometry import in_image, reproject
@@ -64,7 +64,7 @@ def reprojected_distance_loss(
     K_src: Float[Tensor, "b 3 3"],
     T_src_tgt: Float[Tensor, "b 4 4"],
     source_size: tuple[int, int],
-    valid: Bool[Tensor, "b 1 h w"] | None = None,
+    valid: Shaped[Tensor, "b 1 h w"] | None = None,
 ) -> Float[Tensor, ""]:
     """Pixels between the predicted and the labelled point, both projected into a source view with the same pose.
 

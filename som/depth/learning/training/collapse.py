@@ -95,7 +95,7 @@ def ramp_share(depth: Float[Tensor, "t h w"], degree: int = 3) -> float:
     return float(moment @ torch.linalg.pinv(gram, hermitian=True) @ moment) / total
 
 
-def ramp_warning(depth: Float[Tensor, "t h w"], frames: Float[Tensor, "t 3 h w"], limits: CollapseLimits) -> str | None:
+def ramp_warning(depth: Float[Tensor, "t h w"], frames: Float[Tensor, "t 3 _ _"], limits: CollapseLimits) -> str | None:
     """A warning if depth is the same smooth ramp in all frames although the frames differ; None if not.
 
     A network that has learned nothing of the images often gives a gradient from near below to far above, which is not

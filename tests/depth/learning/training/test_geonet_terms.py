@@ -16,7 +16,7 @@ from som.depth.learning.training.build import make_dataset
 from som.depth.learning.training.config import Augmentation
 from som.depth.learning.training.metric import HeightState
 from som.depth.learning.training.objective import TERMS, DepthObjective
-from som.depth.networks import DepthOutput
+from som.depth.networks import DepthModule, DepthOutput
 from som.errors import UserError
 
 OFF = {"photometric": 0.0, "geometry": 0.0, "smoothness": 0.0}
@@ -43,12 +43,15 @@ def flows(clip):
     return found
 
 
-class GivenDepth(torch.nn.Module):
+class GivenDepth(DepthModule):
     """Predicts the depth that it is given: of targets, then of sources."""
 
     def __init__(self, depth):
         super().__init__()
         self.depth = torch.nn.Parameter(depth)
+
+    def settings(self):
+        return {}
 
     def forward(self, images):
         depth = self.depth[: len(images)]
