@@ -224,7 +224,7 @@ class Camera:
         _check_points("points", points, 3)
         return self.project_local(transform_points(self.w2c, points), min_depth)
 
-    def unproject(self, xy: Float[Tensor, "*#b n 2"], depth: Float[Tensor, "*#b n"]) -> Float[Tensor, "*#b n 3"]:
+    def unproject(self, xy: Float[Tensor, "*#b n 2"], depth: Float[Tensor, "*#b #n"]) -> Float[Tensor, "*#b n 3"]:
         """World points seen at image coordinates with z-depth ``depth``; leading dimensions broadcast.
 
         Nan at pixels of a distorted picture that no direction is sent to.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import tyro
 
@@ -13,9 +13,6 @@ from som.preprocessing.cameras.options import CameraOptions
 from som.preprocessing.frames.options import FrameOptions
 from som.preprocessing.masks.options import MaskOptions
 from som.preprocessing.moving.options import MovingDepthOptions
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
 
 StageName = Literal["frames", "flow", "motion", "cameras", "masks", "tracks", "depth", "report"]
 """Of ``som.preprocessing.stages.STAGES``, in the order in which they run."""
@@ -164,9 +161,10 @@ class CheckRun:
     """The sequence, where a folder of the Shape-of-Motion or DAVIS layout holds several."""
 
 
-T = TypeVar("T", bound="DataclassInstance")
+T = TypeVar("T")
 
 
 def part(options: Any, kind: type[T]) -> T:
     """The fields of ``options`` that its base class ``kind`` has."""
-    return kind(**{f.name: getattr(options, f.name) for f in dataclasses.fields(kind)})
+    names = [f.name for f in dataclasses.fields(kind)]  # type: ignore[arg-type]  # a dataclass
+    return kind(**{name: getattr(options, name) for name in names})

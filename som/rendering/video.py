@@ -40,7 +40,6 @@ class PathFrame:
     """Part of ``alpha`` that moving Gaussians contribute."""
 
 
-@torch.no_grad()
 def render_path_video(
     scene: DynamicScene,
     cameras: Camera,
@@ -61,9 +60,10 @@ def render_path_video(
     for start in range(0, len(cameras), batch_size):
         part = slice(start, start + batch_size)
         some = cameras[part].to(device)
-        out = scene.rasterize_views(
-            some.w2c, some.K, times[part].to(device), some.width, some.height, background_color=background_color
-        )
+        with torch.no_grad():
+            out = scene.rasterize_views(
+                some.w2c, some.K, times[part].to(device), some.width, some.height, background_color=background_color
+            )
         maps = [m.float().cpu().numpy() for m in (out.rgb.clamp(0, 1), out.depth, out.alpha, out.foreground)]
         for row in zip(*maps, strict=True):
             yield PathFrame(*row)
