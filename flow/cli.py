@@ -226,8 +226,12 @@ def run_tracks(command: TracksCommand) -> None:
 
 
 def _make_estimator(options: EstimatorOptions) -> FlowEstimator:
+    import torch
+
     from flow.factory import make_estimator
 
+    if options.device.startswith("cuda") and not torch.cuda.is_available():
+        raise FlowError(f"--device {options.device}: no usable NVIDIA GPU was found; use cpu.")
     return make_estimator(options.estimator, weights=options.weights, device=options.device)
 
 

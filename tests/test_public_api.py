@@ -84,6 +84,13 @@ def test_what_is_wrong_is_said_in_one_sentence(folder, work_dir, preset, tmp_pat
         "other settings": lambda: som.train(data, work_dir=work_dir, steps=5, preset=preset),
         "`time` must lie between 0 and 3": lambda: scene.render(camera, 4),
         "has 2 frames but the scene 4": lambda: som.evaluate(scene, som.load_dataset(folder, end=2)),
+        "named by its folder": lambda: som.load_dataset(3),
+        "`device` must be auto, cpu or cuda": lambda: som.load_scene(work_dir, device="tpu"),
+        "`dataset` must be what som.load_dataset gives": lambda: som.train(str(folder), work_dir=tmp_path / "x"),
+        "is a file; name a folder": lambda: som.evaluate(scene, data, output=work_dir / "config.yaml"),
+        "`evaluation.max_views`: must be 0": lambda: som.evaluate(scene, data, max_views=-1),
+        "remove its scale": lambda: scene.render(som.Camera(camera.K, 2 * camera.w2c, 48, 32), 0),
+        "holds the recording itself": lambda: som.preprocess(tmp_path, tmp_path),
         "`output` is missing": lambda: som.preprocess(tmp_path / "video.mp4"),
     }
     for message, call in wrong.items():

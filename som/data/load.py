@@ -11,7 +11,7 @@ import numpy as np
 
 from som.cameras.checks import rigid
 from som.data.checks import DatasetError, Problems, check_recording
-from som.data.config import CustomData, DavisData, DemoData, IphoneData, SequenceData
+from som.data.config import CustomData, DataOptions, DavisData, DemoData, IphoneData, SequenceData
 from som.data.dataset import VideoDataset
 from som.data.layouts import LAYOUTS, Layout, find_layout, layout_named, markers, recognise
 from som.data.recording import SPLITS, Recording, Size
@@ -37,6 +37,9 @@ def load_dataset(
         UserError: the options do not name a data set, are unknown, or are out of range.
     """
     config = CustomData(root_dir=Path(source)) if isinstance(source, str | Path) else source
+    if not isinstance(config, DataOptions):
+        found = type(source).__name__
+        raise UserError(f"a data set is named by its folder or by options such as DemoData(); got {found}.")
     known = [f.name for f in fields(config)]
     if unknown := [name for name in options if name not in known]:
         raise UserError(f"there is no option {', '.join(unknown)} of data sets; there are {', '.join(known)}.")
@@ -214,6 +217,6 @@ def _existing(root: Path) -> Path:
         DatasetError: there is no such folder.
     """
     if not root.is_dir():
-        problem = f"{root}: no such folder; give the data set's folder with `data.root_dir`."
+        problem = f"{root}: no such folder; name the folder of the data set."
         raise DatasetError(str(root), [problem])
     return root

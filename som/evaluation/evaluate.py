@@ -82,7 +82,7 @@ def evaluate(
         options: fields of ``EvaluationConfig``, such as ``max_views=4``, in place of those of ``config``.
 
     Raises:
-        UserError: the data set has another number of frames than the scene.
+        UserError: the data set has another number of frames than the scene, or an option cannot be used.
     """
     if dataset.num_times != scene.num_times:
         raise UserError(
@@ -90,7 +90,11 @@ def evaluate(
             "the data set (and frame range) it was trained on."
         )
     config = replace(config or EvaluationConfig(), **options)
+    if config.max_views < 0:
+        raise UserError(f"`evaluation.max_views`: must be 0 (all) or positive, got {config.max_views}.")
     out_dir = None if output is None else Path(output)
+    if out_dir is not None and out_dir.exists() and not out_dir.is_dir():
+        raise UserError(f"`output` {out_dir}: is a file; name a folder.")
     if device is not None:
         scene = scene.to(device)
     split, views = "train", dataset.train

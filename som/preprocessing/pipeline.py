@@ -75,6 +75,8 @@ def preprocess(
     """
     run = source if isinstance(source, PreprocessRun) else _run_of(source, output, options)
     check_run(run)
+    if run.source.resolve() == run.output.resolve():
+        raise UserError(f"`output` {run.output}: holds the recording itself; name another folder.")
     try:
         run.output.mkdir(parents=True, exist_ok=True)
     except OSError as error:

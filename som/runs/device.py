@@ -19,14 +19,19 @@ def choose_device(device: str | torch.device) -> torch.device:
     """The device meant by ``auto``, ``cpu``, ``cuda`` or a ``torch.device``; changes nothing.
 
     Raises:
-        UserError: cuda was asked for and is not there.
+        UserError: cuda was asked for and is not there, or something that is neither cpu nor cuda.
     """
     import torch
 
     available = torch.cuda.is_available()
     if device == "auto":
         return torch.device("cuda" if available else "cpu")
-    chosen = torch.device(device)
+    try:
+        chosen = torch.device(device)
+    except (RuntimeError, TypeError):
+        raise UserError(f"`device` must be auto, cpu or cuda, got {device!r}.") from None
+    if chosen.type not in ("cpu", "cuda"):
+        raise UserError(f"`device` must be auto, cpu or cuda, got {device!r}.")
     if chosen.type == "cuda" and not available:
         raise UserError(f"`device` {chosen}: no usable NVIDIA GPU was found; use cpu.")
     return chosen

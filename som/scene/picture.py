@@ -123,6 +123,10 @@ def _check_camera(camera: Camera) -> None:
         raise UserError(f"A picture may have at most {MAX_PIXELS:,} pixels; got {camera.width}x{camera.height}.")
     if not bool(camera.K.isfinite().all() & camera.w2c.isfinite().all()):
         raise UserError("The camera's K and w2c must be finite; got nan or infinity.")
+    R, bottom = camera.w2c[..., :3, :3], camera.w2c.new_tensor([0, 0, 0, 1])
+    scaled = (R @ R.mT - torch.eye(3).to(R)).abs().max() > 1e-3
+    if scaled or (camera.w2c[..., 3, :] - bottom).abs().max() > 1e-5:
+        raise UserError("The camera's w2c must be a rotation and a translation, last row 0 0 0 1; remove its scale.")
     if not bool((camera.K.diagonal(dim1=-2, dim2=-1) > 0).all()):
         raise UserError("The camera's focal lengths must be positive.")
 

@@ -102,6 +102,8 @@ def train(
         NonFiniteLossError: the optimisation failed; the last checkpoint is from before that.
         Interrupted: ``stop`` said so; the state was saved first, and the same call goes on from there.
     """
+    if not isinstance(dataset, VideoDataset):
+        raise UserError(f"`dataset` must be what som.load_dataset gives, got {type(dataset).__name__}.")
     run = TrainingRun(dataset.options or CustomData(seq_name=dataset.name))
     run = with_presets(run, preset, "quality" if choose_device(device).type == "cuda" else "cpu")
     config = config or run.training
