@@ -71,7 +71,7 @@ def _merge(default: T, plain: Any, source: str) -> T:
             known = ", ".join(sorted(hints))
             raise UserError(f"{source}: there is no setting '{key}' here; known are {known}.")
         changes[key] = _convert(hints[key], value, getattr(default, key), f"{source}: {key}")
-    return dataclasses.replace(default, **changes)  # type: ignore[type-var]
+    return dataclasses.replace(default, **changes)  # type: ignore[type-var]  # a dataclass
 
 
 def _with_new_names(plain: dict) -> dict:
